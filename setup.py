@@ -1,0 +1,75 @@
+"""Builds the compiled core, or a pure wheel without it.
+
+``ALLOC_CORE=require`` fails where the core does not compile (CI, wheels),
+``none`` builds ``py3-none-any``, ``auto`` (the default) falls back to that same
+``py3-none-any`` and prints the compiler's words.  The wheel's tag is settled
+before the build, so the core is tried first: an extension marked optional would
+leave a wheel tagged for one interpreter with nothing of that interpreter in it.
+"""
+
+import os
+import subprocess
+import sys
+import sysconfig
+
+from setuptools import Extension, setup
+
+CHOICES = ("auto", "require", "none")
+SOURCE = "src/alloc"
+INCLUDES = [SOURCE, f"{SOURCE}/include"]
+POSIX = os.name == "posix"
+FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"] if POSIX else []
+
+
+def core():
+    """The extension, its C generated."""
+    from Cython.Build import cythonize
+
+    headers = [f"{SOURCE}/_c/{name}" for name in os.listdir(f"{SOURCE}/_c")]
+    extension = Extension(
+        "alloc._core",
+        [f"{SOURCE}/_core.pyx"],
+        include_dirs=INCLUDES,
+        depends=[*headers, f"{SOURCE}/include/alloc/alloc.h", f"{SOURCE}/_table.pxd"],
+        libraries=["dl"] if sys.platform.startswith("linux") else [],
+        extra_compile_args=FLAGS,
+    )
+    return cythonize([extension], include_path=["src"])
+
+
+def trouble(extension):
+    """What the compiler has against the core, or None.  Asked on POSIX only."""
+    if not POSIX:
+        return None
+    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    includes = [*INCLUDES, sysconfig.get_paths()["include"]]
+    command = [*compiler.split(), "-fsyntax-only", *(f"-I{path}" for path in includes)]
+    try:
+        done = subprocess.run(
+            [*command, *extension.sources], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        return f"no compiler: {error}"
+    return done.stderr if done.returncode else None
+
+
+def extensions():
+    choice = os.environ.get("ALLOC_CORE", "auto")
+    if choice not in CHOICES:
+        raise SystemExit(f"ALLOC_CORE={choice!r}: use one of {', '.join(CHOICES)}")
+    if choice == "none":
+        return []
+    if sys.implementation.name != "cpython" or sys.maxsize <= 2**32:
+        reason = "the core is for 64-bit CPython"
+    else:
+        found = core()
+        reason = trouble(found[0])
+        if not reason:
+            return found
+    if choice == "require":
+        raise SystemExit(f"ALLOC_CORE=require: {reason}")
+    print(f"pyalloc: building without the compiled core: {reason}", file=sys.stderr)
+    return []
+
+
+setup(ext_modules=extensions())

@@ -1,0 +1,86 @@
+"""The allocator that this Python process should have.
+
+``import alloc`` finds out whether Python is the application or a guest in a host,
+picks the allocator of the functions below, and records why: ``alloc.decision()``.
+It touches nothing else in the process.
+"""
+
+from __future__ import annotations
+
+from ._decide import Decision, decide
+from ._default import decision, facts, global_allocator, set_global_allocator, using
+from ._lazy import __getattr__ as __getattr__
+from ._lazy import get_include
+from ._probe import Facts, probe
+from ._select import backend as _backend
+from ._select import implementation
+from ._verify import Check, Verification, verify
+from .errors import (
+    AllocError,
+    BackendUnavailableError,
+    DoubleFreeError,
+    GlobalAllocatorConflict,
+    HeapMisuseError,
+    InvalidFreeError,
+    SizeMismatchError,
+    UseAfterFreeError,
+)
+from .layout import EMPTY_ADDRESS, MAX_SIZE, Layout
+from .ledger import HeapStatistics
+
+Block = _backend.Block
+Jemalloc = _backend.Jemalloc
+System = _backend.System
+aligned_alloc = _backend.aligned_alloc
+allocate = _backend.allocate
+calloc = _backend.calloc
+current_allocator = _backend.current_allocator
+free = _backend.free
+malloc = _backend.malloc
+realloc = _backend.realloc
+usable_size = _backend.usable_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._arena import Arena as Arena
+
+__all__ = [
+    "EMPTY_ADDRESS",
+    "MAX_SIZE",
+    "AllocError",
+    "Arena",
+    "BackendUnavailableError",
+    "Block",
+    "Check",
+    "Decision",
+    "DoubleFreeError",
+    "Facts",
+    "GlobalAllocatorConflict",
+    "HeapMisuseError",
+    "HeapStatistics",
+    "InvalidFreeError",
+    "Jemalloc",
+    "Layout",
+    "SizeMismatchError",
+    "System",
+    "UseAfterFreeError",
+    "Verification",
+    "aligned_alloc",
+    "allocate",
+    "calloc",
+    "current_allocator",
+    "decide",
+    "decision",
+    "facts",
+    "free",
+    "get_include",
+    "global_allocator",
+    "implementation",
+    "malloc",
+    "probe",
+    "realloc",
+    "set_global_allocator",
+    "usable_size",
+    "using",
+    "verify",
+]

@@ -1,0 +1,327 @@
+/* The Jemalloc backend: the private library of jemalloc-sys, loaded at run time.
+ *
+ * Private: prefix je_, RTLD_LOCAL, interposes nothing.  Everything it maps lies
+ * in one reserved range, so ownership is one compare.  Where the range is
+ * exhausted, new blocks come from System, and frees go by ownership.
+ */
+#ifndef ALLOC_JEMALLOC_H
+#define ALLOC_JEMALLOC_H
+
+#include <stdio.h>
+
+#include "system.h"
+
+#define ALLOC_JE_SYS_ABI 1u /* the range interface of jemalloc_sys.h that we speak */
+#define ALLOC_JE_ZERO 0x40  /* MALLOCX_ZERO */
+
+/* The start and the length never change after loading: read without a lock.
+ * A length of 0 means that nothing is jemalloc's. */
+static struct {
+    uintptr_t base;
+    size_t length;
+    void *(*malloc)(size_t);
+    void *(*calloc)(size_t, size_t);
+    void (*free)(void *);
+    void *(*mallocx)(size_t, int);
+    void *(*rallocx)(void *, size_t, int);
+    size_t (*xallocx)(void *, size_t, size_t, int);
+    size_t (*nallocx)(size_t, int);
+    size_t (*sallocx)(const void *, int);
+    void (*sdallocx)(void *, size_t, int);
+    int (*mallctl)(const char *, void *, size_t *, void *, size_t);
+    unsigned long (*refusals)(void);
+    int loaded;
+} alloc_je;
+
+static inline int alloc_je_owns(void *ctx, const void *ptr) {
+    (void)ctx;
+    return (uintptr_t)ptr - alloc_je.base < alloc_je.length;
+}
+
+static int alloc_sys_owns(void *ctx, const void *ptr) {
+    return ptr != NULL && ptr != ALLOC_EMPTY && !alloc_je_owns(ctx, ptr);
+}
+
+/* jemalloc aligns a size class by its size: 8 bytes come at a multiple of 8.
+ * Raising the size to the alignment makes every class up to 16 fit, and the
+ * same rule at free finds the same class again. */
+static inline size_t alloc_je_size(size_t size, size_t align) {
+    return size < align ? align : size;
+}
+
+static inline int alloc_je_flags(size_t align) {
+    return align <= ALLOC_DEFAULT_ALIGN ? 0 : __builtin_ctzll(align); /* MALLOCX_LG_ALIGN */
+}
+
+static void *alloc_je_alloc(void *ctx, size_t size, size_t align) {
+    void *ptr;
+    if (align <= ALLOC_DEFAULT_ALIGN)
+        ptr = alloc_je.malloc(alloc_je_size(size, align));
+    else
+        ptr = alloc_je.mallocx(size, alloc_je_flags(align));
+    if (ALLOC_UNLIKELY(ptr == NULL))
+        return alloc_sys_alloc(ctx, size, align);
+    return ptr;
+}
+
+static void *alloc_je_alloc_zeroed(void *ctx, size_t size, size_t align) {
+    void *ptr;
+    if (align <= ALLOC_DEFAULT_ALIGN)
+        ptr = alloc_je.calloc(1, alloc_je_size(size, align));
+    else
+        ptr = alloc_je.mallocx(size, alloc_je_flags(align) | ALLOC_JE_ZERO);
+    if (ALLOC_UNLIKELY(ptr == NULL))
+        return alloc_sys_alloc_zeroed(ctx, size, align);
+    return ptr;
+}
+
+static void alloc_je_dealloc(void *ctx, void *ptr, size_t size, size_t align) {
+    if (ALLOC_UNLIKELY(!alloc_je_owns(ctx, ptr)))
+        alloc_sys_dealloc(ctx, ptr, size, align);
+    else if (size == 0)
+        alloc_je.free(ptr);
+    else
+        alloc_je.sdallocx(ptr, alloc_je_size(size, align), alloc_je_flags(align));
+}
+
+/* Granted only when the size class is then exactly the new size's: the sized
+ * free that follows computes the class from the size. */
+static int alloc_je_resize(void *ctx, void *ptr, size_t size, size_t align,
+                           size_t new_size) {
+    int flags = alloc_je_flags(align);
+    size_t wanted;
+    if (!alloc_je_owns(ctx, ptr))
+        return alloc_sys_resize(ctx, ptr, size, align, new_size);
+    new_size = alloc_je_size(new_size, align);
+    wanted = alloc_je.nallocx(new_size, flags);
+    if (wanted == 0)
+        return 0;
+    if (alloc_je.sallocx(ptr, 0) == wanted)
+        return 1;
+    return alloc_je.xallocx(ptr, new_size, 0, flags) == wanted;
+}
+
+static void *alloc_je_realloc(void *ctx, void *ptr, size_t size, size_t align,
+                              size_t new_size) {
+    void *moved;
+    size_t kept;
+    if (!alloc_je_owns(ctx, ptr))
+        return alloc_sys_realloc(ctx, ptr, size, align, new_size);
+    moved = alloc_je.rallocx(ptr, alloc_je_size(new_size, align), alloc_je_flags(align));
+    if (ALLOC_UNLIKELY(moved == NULL)) {
+        moved = alloc_sys_alloc(ctx, new_size, align);
+        if (moved == NULL)
+            return NULL;
+        kept = alloc_je.sallocx(ptr, 0);
+        memcpy(moved, ptr, kept < new_size ? kept : new_size);
+        alloc_je.free(ptr);
+    }
+    return moved;
+}
+
+static size_t alloc_je_usable_size(void *ctx, const void *ptr) {
+    if (!alloc_je_owns(ctx, ptr))
+        return alloc_sys_usable_size(ctx, ptr);
+    return alloc_je.sallocx(ptr, 0);
+}
+
+static const alloc_table alloc_jemalloc_table = {
+    ALLOC_ABI,
+    sizeof(alloc_table),
+    ALLOC_CAP_OWNS | ALLOC_CAP_UNSIZED | ALLOC_CAP_ZEROED | ALLOC_CAP_RESIZE,
+    "jemalloc",
+    NULL,
+    alloc_je_alloc,
+    alloc_je_alloc_zeroed,
+    alloc_je_resize,
+    alloc_je_realloc,
+    alloc_je_dealloc,
+    alloc_je_usable_size,
+    alloc_je_owns,
+};
+
+/* jemalloc without a range: the name stays, System serves. */
+static const alloc_table alloc_jemalloc_degraded_table = {
+    ALLOC_ABI,
+    sizeof(alloc_table),
+    ALLOC_CAP_UNSIZED,
+    "jemalloc",
+    NULL,
+    alloc_sys_alloc,
+    alloc_sys_alloc_zeroed,
+    alloc_sys_resize,
+    alloc_sys_realloc,
+    alloc_sys_dealloc,
+    alloc_sys_usable_size,
+    alloc_sys_owns,
+};
+
+#if defined(_WIN32)
+static int alloc_je_load(const char *path, char *why, size_t room) {
+    (void)path;
+    snprintf(why, room, "jemalloc-sys has no library for Windows");
+    return -1;
+}
+#else
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <elf.h>
+
+#if defined(__x86_64__)
+#define ALLOC_ELF_MACHINE EM_X86_64
+#elif defined(__aarch64__)
+#define ALLOC_ELF_MACHINE EM_AARCH64
+#elif defined(__riscv)
+#define ALLOC_ELF_MACHINE EM_RISCV
+#elif defined(__powerpc64__)
+#define ALLOC_ELF_MACHINE EM_PPC64
+#elif defined(__s390x__)
+#define ALLOC_ELF_MACHINE EM_S390
+#else
+#define ALLOC_ELF_MACHINE 0
+#endif
+
+/* The dynamic loader maps what the headers promise and dies of SIGBUS in a
+ * file that is shorter; so the promise is checked first.  The section table is
+ * the last thing in a library.  Damage in the middle is not looked for. */
+static int alloc_je_check_file(const char *path, char *why, size_t room) {
+    Elf64_Ehdr head;
+    Elf64_Phdr part;
+    struct stat st;
+    ssize_t got;
+    int i, bad = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        snprintf(why, room, "cannot open %s: %s", path, strerror(errno));
+        return -1;
+    }
+    got = pread(fd, &head, sizeof head, 0);
+    if (got != sizeof head || fstat(fd, &st) != 0 || memcmp(head.e_ident, ELFMAG, SELFMAG) != 0) {
+        snprintf(why, room, "%s is not a shared library (corrupt?)", path);
+        bad = -1;
+    } else if (head.e_ident[EI_CLASS] != ELFCLASS64 ||
+               (ALLOC_ELF_MACHINE && head.e_machine != ALLOC_ELF_MACHINE)) {
+        snprintf(why, room, "%s is for another architecture (ELF machine %d)", path,
+                 (int)head.e_machine);
+        bad = -1;
+    } else if (head.e_shoff + (uint64_t)head.e_shnum * head.e_shentsize > (uint64_t)st.st_size) {
+        bad = 1;
+    }
+    for (i = 0; bad == 0 && i < head.e_phnum; i++) {
+        got = pread(fd, &part, sizeof part, (off_t)(head.e_phoff + (uint64_t)i * sizeof part));
+        if (got != sizeof part ||
+            (part.p_type == PT_LOAD && part.p_offset + part.p_filesz > (uint64_t)st.st_size))
+            bad = 1;
+    }
+    if (bad == 1)
+        snprintf(why, room, "%s is cut off (%lld bytes)", path, (long long)st.st_size);
+    close(fd);
+    return bad ? -1 : 0;
+}
+#else
+static int alloc_je_check_file(const char *path, char *why, size_t room) {
+    (void)path, (void)why, (void)room;
+    return 0;
+}
+#endif
+
+/* Load the library once and for ever.  0: loaded, 1: loaded but without a
+ * range, so degraded; -1: not usable, and `why` says so.  Needs the GIL. */
+static int alloc_je_load(const char *path, char *why, size_t room) {
+    static const char *const names[] = {
+        "je_malloc",  "je_calloc",  "je_free",     "je_mallocx", "je_rallocx", "je_xallocx",
+        "je_nallocx", "je_sallocx", "je_sdallocx", "je_mallctl", "je_sys_range_refusals"};
+    void **const slots[] = {
+        (void **)&alloc_je.malloc,  (void **)&alloc_je.calloc,   (void **)&alloc_je.free,
+        (void **)&alloc_je.mallocx, (void **)&alloc_je.rallocx,  (void **)&alloc_je.xallocx,
+        (void **)&alloc_je.nallocx, (void **)&alloc_je.sallocx,  (void **)&alloc_je.sdallocx,
+        (void **)&alloc_je.mallctl, (void **)&alloc_je.refusals};
+    unsigned (*abi)(void);
+    void (*range)(void **, size_t *);
+    void *library, *base = NULL, *probe;
+    size_t i, length = 0;
+
+    if (alloc_je.loaded)
+        return alloc_je.length ? 0 : 1;
+    if (alloc_je_check_file(path, why, room) != 0)
+        return -1;
+    library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL) {
+        const char *text = dlerror();
+        snprintf(why, room, "cannot load %s: %s", path, text ? text : "no reason given");
+        return -1;
+    }
+    *(void **)&abi = dlsym(library, "je_sys_abi");
+    *(void **)&range = dlsym(library, "je_sys_range");
+    if (abi == NULL || range == NULL || abi() != ALLOC_JE_SYS_ABI) {
+        snprintf(why, room, "%s speaks interface %u, %u is needed: another version of jemalloc-sys",
+                 path, abi ? abi() : 0u, ALLOC_JE_SYS_ABI);
+        return -1;
+    }
+    for (i = 0; i < sizeof names / sizeof *names; i++) {
+        *slots[i] = dlsym(library, names[i]);
+        if (*slots[i] == NULL) {
+            snprintf(why, room, "%s lacks %s", path, names[i]);
+            return -1;
+        }
+    }
+    probe = alloc_je.malloc(1); /* the range is reserved on first use */
+    range(&base, &length);
+    if (probe == NULL || length == 0) {
+        snprintf(why, room, "no address range could be reserved (ulimit -v, overcommit); "
+                            "System memory serves");
+        alloc_je.loaded = 1;
+        return 1;
+    }
+    if ((uintptr_t)probe - (uintptr_t)base >= length || alloc_je.sallocx(probe, 0) < 1) {
+        snprintf(why, room, "%s failed its self-test: a block outside its range", path);
+        return -1;
+    }
+    alloc_je.free(probe);
+    alloc_je.base = (uintptr_t)base;
+    alloc_je.length = length;
+    alloc_je.loaded = 1;
+    return 0;
+}
+#endif
+
+/* A number of any width that mallctl knows, as 64 bits.  Returns an errno. */
+static int alloc_je_number(const char *name, uint64_t *out) {
+    unsigned char small;
+    uint32_t middle;
+    uint64_t large;
+    size_t length;
+    int error;
+    if (!alloc_je.length)
+        return ENOSYS;
+    length = sizeof large;
+    error = alloc_je.mallctl(name, &large, &length, NULL, 0);
+    if (error == 0) {
+        *out = large;
+        return 0;
+    }
+    if (error != EINVAL)
+        return error;
+    length = sizeof middle;
+    if (alloc_je.mallctl(name, &middle, &length, NULL, 0) == 0) {
+        *out = middle;
+        return 0;
+    }
+    length = sizeof small;
+    error = alloc_je.mallctl(name, &small, &length, NULL, 0);
+    *out = small;
+    return error;
+}
+
+/* jemalloc's statistics are a snapshot; this takes a new one. */
+static void alloc_je_epoch(void) {
+    uint64_t epoch = 1;
+    size_t length = sizeof epoch;
+    if (alloc_je.length)
+        alloc_je.mallctl("epoch", &epoch, &length, &epoch, length);
+}
+
+#endif

@@ -1,0 +1,129 @@
+/* The System backend: malloc of this process, whoever provides it.
+ *
+ * Sizes at free are ignored, as malloc does, so a wrong one is harmless here.
+ */
+#ifndef ALLOC_SYSTEM_H
+#define ALLOC_SYSTEM_H
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "alloc/alloc.h"
+
+#if defined(_WIN32)
+#include <malloc.h>
+#elif defined(__APPLE__)
+#include <malloc/malloc.h>
+#else
+#include <malloc.h>
+#endif
+
+#define ALLOC_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#if defined(_MSC_VER)
+#undef ALLOC_UNLIKELY
+#define ALLOC_UNLIKELY(x) (x)
+#endif
+
+#if defined(_WIN32)
+/* All blocks come from the aligned family: a raw free does not know the
+ * alignment, and _aligned_free cannot take malloc's blocks nor free its. */
+static void *alloc_sys_alloc(void *ctx, size_t size, size_t align) {
+    (void)ctx;
+    return _aligned_malloc(size, align < ALLOC_DEFAULT_ALIGN ? ALLOC_DEFAULT_ALIGN : align);
+}
+
+static void alloc_sys_dealloc(void *ctx, void *ptr, size_t size, size_t align) {
+    (void)ctx, (void)size, (void)align;
+    _aligned_free(ptr);
+}
+
+/* The CRT answers only if told the alignment; every block has at least this. */
+static size_t alloc_sys_usable_size(void *ctx, const void *ptr) {
+    (void)ctx;
+    return _aligned_msize((void *)ptr, ALLOC_DEFAULT_ALIGN, 0);
+}
+#else
+static void *alloc_sys_alloc(void *ctx, size_t size, size_t align) {
+    void *ptr;
+    (void)ctx;
+    if (align <= ALLOC_DEFAULT_ALIGN)
+        return malloc(size);
+    return posix_memalign(&ptr, align, size) == 0 ? ptr : NULL;
+}
+
+static void alloc_sys_dealloc(void *ctx, void *ptr, size_t size, size_t align) {
+    (void)ctx, (void)size, (void)align;
+    free(ptr);
+}
+
+static size_t alloc_sys_usable_size(void *ctx, const void *ptr) {
+    (void)ctx;
+#if defined(__APPLE__)
+    return malloc_size(ptr);
+#else
+    return malloc_usable_size((void *)ptr);
+#endif
+}
+#endif
+
+static void *alloc_sys_alloc_zeroed(void *ctx, size_t size, size_t align) {
+    void *ptr;
+#if !defined(_WIN32)
+    if (align <= ALLOC_DEFAULT_ALIGN)
+        return calloc(1, size);
+#endif
+    ptr = alloc_sys_alloc(ctx, size, align);
+    if (ptr != NULL)
+        memset(ptr, 0, size);
+    return ptr;
+}
+
+/* malloc has no call that never moves, so only the block's slack is used.  A
+ * shrink that would keep more than half of the block idle is refused: the
+ * caller's realloc can then give memory back. */
+static int alloc_sys_resize(void *ctx, void *ptr, size_t size, size_t align,
+                            size_t new_size) {
+    size_t usable = alloc_sys_usable_size(ctx, ptr);
+    (void)size, (void)align;
+    return new_size <= usable && (new_size >= usable / 2 || usable <= 64);
+}
+
+static void *alloc_sys_realloc(void *ctx, void *ptr, size_t size, size_t align,
+                               size_t new_size) {
+    void *moved;
+    size_t kept;
+    (void)size;
+#if !defined(_WIN32)
+    if (align <= ALLOC_DEFAULT_ALIGN)
+        return realloc(ptr, new_size);
+#endif
+    /* realloc forgets alignments above its own. */
+    moved = alloc_sys_alloc(ctx, new_size, align);
+    if (moved == NULL)
+        return NULL;
+    kept = alloc_sys_usable_size(ctx, ptr);
+    memcpy(moved, ptr, kept < new_size ? kept : new_size);
+    alloc_sys_dealloc(ctx, ptr, 0, 0);
+    return moved;
+}
+
+/* Nobody can ask malloc: what no private range claims is taken to be its. */
+static int alloc_sys_owns(void *ctx, const void *ptr);
+
+static const alloc_table alloc_system_table = {
+    ALLOC_ABI,
+    sizeof(alloc_table),
+    ALLOC_CAP_UNSIZED,
+    "system",
+    NULL,
+    alloc_sys_alloc,
+    alloc_sys_alloc_zeroed,
+    alloc_sys_resize,
+    alloc_sys_realloc,
+    alloc_sys_dealloc,
+    alloc_sys_usable_size,
+    alloc_sys_owns,
+};
+
+#endif

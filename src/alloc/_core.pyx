@@ -1,0 +1,630 @@
+# cython: language_level=3, binding=True, embedsignature=False, boundscheck=False
+# cython: wraparound=False, initializedcheck=False, nonecheck=False
+"""The compiled core: backends, blocks, and dispatch through the C table.
+
+Hot path: one indirect call through `alloc_table`, no lock, no counter.  What not
+everyone needs is an adaptor.  All functions here need the GIL and may be called
+from any thread; the table's slots themselves need no GIL (`alloc.h`).
+"""
+
+cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.memoryview cimport PyMemoryView_FromObject
+from libc.stdint cimport uint64_t, uintptr_t
+
+from alloc._table cimport (
+    ALLOC_CAP_OWNS, ALLOC_CAP_RESIZE, ALLOC_CAP_ZEROED, DEFAULT_ALIGN, EMPTY, alloc_table,
+    degraded_table, glibc_accounts, je, je_epoch, je_load, je_number, je_owns, jemalloc_table,
+    quick_layout, quick_size, stack_facts, stack_scan, system_table,
+)
+from alloc._table cimport glibc_serves as c_glibc_serves
+from alloc._table cimport main_image as c_main_image
+from alloc._table cimport malloc_provider as c_malloc_provider
+
+from _contextvars import ContextVar
+
+from alloc._locate import jemalloc_library
+from alloc.errors import (
+    AllocError, BackendUnavailableError, DoubleFreeError, InvalidFreeError, UseAfterFreeError,
+)
+from alloc.layout import Layout, array_size, check
+from alloc.ledger import HeapStatistics
+
+IMPLEMENTATION = "cython"
+
+cdef object SIXTEEN = 16
+
+
+# --- arguments -----------------------------------------------------------------
+
+cdef inline int to_layout(object size, object align, size_t *s, size_t *a) except -1:
+    if align is SIXTEEN and quick_size(size, s):
+        a[0] = DEFAULT_ALIGN
+    elif not quick_layout(size, align, s, a):
+        size, align = check(size, align)
+        s[0] = <size_t>size
+        a[0] = <size_t>align
+    return 0
+
+
+cdef inline size_t to_size(object size) except? 0:
+    cdef size_t s, a
+    to_layout(size, SIXTEEN, &s, &a)
+    return s
+
+
+cdef void *to_pointer(object address) except? NULL:
+    """An address as a pointer.  What cannot be one of a live block is refused;
+    all else is believed, as in C."""
+    cdef uintptr_t value
+    try:
+        value = address
+    except OverflowError:
+        raise InvalidFreeError(f"{address} is not an address") from None
+    if value == 0 or <void *>value == EMPTY:
+        return <void *>value
+    if value < 65536 or value >> 56 or value & 7:
+        raise InvalidFreeError(f"{value:#x} is not the address of a block")
+    return <void *>value
+
+
+cdef int refuse(const alloc_table *table, size_t size, size_t align) except -1:
+    raise AllocError(Layout(size, align), table.name.decode())
+
+
+# --- raw memory: the semantics that the table leaves to its caller --------------
+
+cdef inline void *grant(const alloc_table *table, size_t size, size_t align,
+                        bint zeroed) except NULL:
+    cdef void *ptr
+    if size == 0:
+        return EMPTY
+    ptr = (table.alloc_zeroed if zeroed else table.alloc)(table.ctx, size, align)
+    if ptr is NULL:
+        refuse(table, size, align)
+    return ptr
+
+
+cdef inline void *regrant(const alloc_table *table, void *ptr, size_t size, size_t align,
+                          size_t new_size) except NULL:
+    cdef void *moved
+    if new_size == 0:
+        release(table, ptr, size, align)
+        return EMPTY
+    if ptr is EMPTY or ptr is NULL:
+        return grant(table, new_size, align, False)
+    moved = table.realloc(table.ctx, ptr, size, align, new_size)
+    if moved is NULL:
+        refuse(table, new_size, align)
+    return moved
+
+
+cdef inline void release(const alloc_table *table, void *ptr, size_t size,
+                         size_t align) noexcept:
+    if ptr is not NULL and ptr is not EMPTY:
+        table.dealloc(table.ctx, ptr, size, align)
+
+
+# --- blocks ----------------------------------------------------------------------
+
+# No garbage collection: a block refers to its allocator only, and a native
+# allocator refers to nothing.  This is most of what a block costs less than
+# other Python objects.
+@cython.final
+@cython.no_gc
+@cython.freelist(256)
+cdef class Block:
+    """Memory with an owner; see `alloc.protocols.Block`."""
+
+    cdef NativeAllocator owner       # kept alive, so that the table is
+    cdef const alloc_table *table    # owner's
+    cdef void *ptr                   # NULL once freed; EMPTY exactly if nbytes is 0
+    cdef size_t nbytes
+    cdef size_t alignment
+    cdef Py_ssize_t exports          # buffers out there; above 0 nothing may move
+    cdef object __weakref__
+
+    def __init__(self):
+        raise TypeError("blocks come from allocate()")
+
+    def __dealloc__(self):
+        release(self.table, self.ptr, self.nbytes, self.alignment)
+
+    cdef int live(self) except -1:
+        if self.ptr is NULL:
+            raise UseAfterFreeError("the block was freed")
+        return 0
+
+    cdef int unexported(self) except -1:
+        if self.exports > 0:
+            raise BufferError(f"the block has {self.exports} exported buffer(s)")
+        return 0
+
+    @property
+    def address(self):
+        self.live()
+        return <uintptr_t>self.ptr
+
+    @property
+    def size(self):
+        self.live()
+        return self.nbytes
+
+    @property
+    def align(self):
+        self.live()
+        return self.alignment
+
+    @property
+    def layout(self):
+        self.live()
+        return Layout(self.nbytes, self.alignment)
+
+    @property
+    def usable_size(self):
+        self.live()
+        if self.nbytes == 0:
+            return 0
+        return self.table.usable_size(self.table.ctx, self.ptr)
+
+    @property
+    def allocator(self):
+        return self.owner
+
+    @property
+    def freed(self):
+        return self.ptr is NULL
+
+    @property
+    def view(self):
+        self.live()
+        return PyMemoryView_FromObject(self)
+
+    def resize(self, size, *, bint move=True):
+        cdef size_t new_size, align
+        # Converted first: __index__ is foreign code and may free the block.
+        to_layout(size, SIXTEEN, &new_size, &align)
+        self.live()
+        self.unexported()
+        if new_size == self.nbytes:
+            return True
+        if new_size > 0 and self.nbytes > 0 and self.table.resize(
+                self.table.ctx, self.ptr, self.nbytes, self.alignment, new_size):
+            self.nbytes = new_size
+            return True
+        if not move:
+            return False
+        if self.alignment != align:
+            check(new_size, self.alignment)
+        self.ptr = regrant(self.table, self.ptr, self.nbytes, self.alignment, new_size)
+        self.nbytes = new_size
+        return True
+
+    def free(self):
+        cdef void *ptr = self.ptr
+        if ptr is NULL:
+            raise DoubleFreeError("the block was freed already")
+        self.unexported()
+        self.ptr = NULL
+        release(self.table, ptr, self.nbytes, self.alignment)
+
+    def __len__(self):
+        self.live()
+        return self.nbytes
+
+    def __enter__(self):
+        self.live()
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        if self.ptr is not NULL:
+            self.free()
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        self.live()
+        PyBuffer_FillInfo(buffer, self, self.ptr, <Py_ssize_t>self.nbytes, False, flags)
+        self.exports += 1
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        self.exports -= 1
+
+    def __repr__(self):
+        if self.ptr is NULL:
+            return "<alloc.Block, freed>"
+        return (f"<alloc.Block of {self.nbytes} bytes at {<uintptr_t>self.ptr:#x}"
+                f" from {self.owner.name}>")
+
+
+cdef inline Block new_block(NativeAllocator owner, size_t size, size_t align, bint zeroed):
+    cdef const alloc_table *table = owner.table
+    cdef void *ptr = grant(table, size, align, zeroed)
+    cdef Block block = Block.__new__(Block)
+    block.owner = owner
+    block.table = table
+    block.ptr = ptr
+    block.nbytes = size
+    block.alignment = align
+    return block
+
+
+# --- backends ----------------------------------------------------------------------
+
+cdef class NativeAllocator:
+    """An allocator behind a C table; see `alloc.protocols.Allocator`.
+
+    Compares equal to another object for the same backend.
+    """
+
+    cdef const alloc_table *table    # never NULL, lives as long as the process
+
+    def __cinit__(self):
+        self.table = &system_table
+
+    def __init__(self):
+        if type(self) is NativeAllocator:
+            raise TypeError("NativeAllocator is a base class: use System() or Jemalloc()")
+
+    @property
+    def name(self):
+        return self.table.name.decode()
+
+    @property
+    def capabilities(self):
+        flags = self.table.capabilities
+        known = (("owns", ALLOC_CAP_OWNS), ("resize", ALLOC_CAP_RESIZE),
+                 ("zeroed", ALLOC_CAP_ZEROED))
+        return frozenset(name for name, flag in known if flags & flag)
+
+    def allocate(self, size, align=16, bint zeroed=False):
+        cdef size_t s, a
+        to_layout(size, align, &s, &a)
+        return new_block(self, s, a, zeroed)
+
+    def malloc(self, size):
+        return <uintptr_t>grant(self.table, to_size(size), DEFAULT_ALIGN, False)
+
+    def calloc(self, count, itemsize=1):
+        return <uintptr_t>grant(self.table, to_size(array_size(count, itemsize)),
+                                DEFAULT_ALIGN, True)
+
+    def aligned_alloc(self, align, size):
+        cdef size_t s, a
+        to_layout(size, align, &s, &a)
+        return <uintptr_t>grant(self.table, s, a, False)
+
+    def realloc(self, address, size):
+        cdef size_t s = to_size(size)
+        return <uintptr_t>regrant(self.table, to_pointer(address), 0, 0, s)
+
+    def resize(self, address, size, new_size, align=16):
+        cdef size_t old, new, a
+        cdef void *ptr = to_pointer(address)
+        to_layout(size, align, &old, &a)
+        to_layout(new_size, align, &new, &a)
+        if old == 0 or new == 0:
+            return old == new
+        if ptr is NULL or ptr is EMPTY:
+            raise InvalidFreeError(f"the empty block does not have {old} bytes")
+        return bool(self.table.resize(self.table.ctx, ptr, old, a, new))
+
+    def free(self, address):
+        release(self.table, to_pointer(address), 0, 0)
+
+    def free_sized(self, address, size, align=16):
+        cdef size_t s, a
+        to_layout(size, align, &s, &a)
+        cdef void *ptr = to_pointer(address)
+        if s == 0 and ptr is not NULL and ptr is not EMPTY:
+            raise InvalidFreeError(f"{address:#x} is not the empty block")
+        release(self.table, ptr, s, a)
+
+    def usable_size(self, address):
+        cdef void *ptr = to_pointer(address)
+        if ptr is NULL or ptr is EMPTY:
+            return 0
+        return self.table.usable_size(self.table.ctx, ptr)
+
+    def owns(self, address):
+        cdef uintptr_t value
+        try:
+            value = address
+        except OverflowError:
+            return False
+        return bool(self.table.owns(self.table.ctx, <void *>value))
+
+    def statistics(self):
+        return system_statistics(self.name)
+
+    def __eq__(self, other):
+        return type(self) is type(other)
+
+    def __hash__(self):
+        return hash(type(self))
+
+    def __repr__(self):
+        return f"alloc.{type(self).__name__}()"
+
+    def __reduce__(self):
+        return (type(self), ())
+
+
+@cython.final
+cdef class System(NativeAllocator):
+    """This process's malloc, whoever provides it.
+
+    C: malloc, calloc, posix_memalign, realloc, free.
+    """
+
+    @property
+    def provider(self):
+        """Who provides malloc, e.g. ``glibc 2.36``, or the replacement that was
+        preloaded or linked over it, with its file.
+
+        Costs one large malloc: where names are ambiguous, glibc's accounts tell.
+        """
+        return describe_malloc()
+
+
+@cython.final
+cdef class Jemalloc(NativeAllocator):
+    """The private jemalloc of ``jemalloc-sys``, loaded on first use.
+
+    Interposes nothing.  Raises ``BackendUnavailableError`` where it cannot load.
+    Where its address range is exhausted, new blocks come from System.
+    """
+
+    def __cinit__(self):
+        load_jemalloc()
+        self.table = &jemalloc_table if je.length else &degraded_table
+
+    @property
+    def degraded(self):
+        """Why System serves in its place, or ``None``."""
+        return None if je.length else jemalloc_trouble
+
+    @property
+    def range(self):
+        """Start and length of the reserved address range, in bytes."""
+        return (je.base, je.length)
+
+    @property
+    def refusals(self):
+        """How often the range had no room, so that System served instead."""
+        return je.refusals() if je.length else 0
+
+    def read(self, str key):
+        """A number that jemalloc's ``mallctl`` knows under ``key``.
+
+        Raises ``KeyError`` for a name it does not know or that is no number.
+        Statistics are as of the last ``statistics()``.
+        """
+        cdef uint64_t value = 0
+        if je_number(key.encode(), &value):
+            raise KeyError(key)
+        return value
+
+    def statistics(self):
+        if not je.length:
+            return system_statistics("jemalloc")
+        je_epoch()
+        names = ("allocated", "active", "resident", "mapped", "retained", "metadata")
+        return HeapStatistics("jemalloc", **{n: self.read(f"stats.{n}") for n in names})
+
+
+cdef str jemalloc_trouble = None
+
+
+cdef int load_jemalloc() except -1:
+    """Load the library unless it is loaded.  A failure is not remembered."""
+    global jemalloc_trouble
+    cdef char why[512]
+    if je.loaded:
+        return 0
+    path = jemalloc_library()
+    status = je_load(path.encode(), why, sizeof(why))
+    if status != 0:
+        jemalloc_trouble = (<bytes>why).decode(errors="replace")
+    if status < 0:
+        raise BackendUnavailableError(jemalloc_trouble)
+    return 0
+
+
+cdef object system_statistics(str name):
+    cdef size_t in_use = 0, mapped = 0
+    if not glibc_accounts(&in_use, &mapped) or c_glibc_serves() != 1:
+        return HeapStatistics(name)
+    return HeapStatistics(name, allocated=in_use, mapped=mapped)
+
+
+def jemalloc_owns(address):
+    """Whether the address lies in jemalloc's range; never loads the library."""
+    cdef uintptr_t value = address
+    return bool(je_owns(NULL, <void *>value))
+
+
+def describe_malloc():
+    """Who provides malloc in this process; see `System.provider`."""
+    file, allocator = malloc_provider()
+    serves = glibc_serves()
+    if serves == 1:
+        return "glibc"
+    if allocator:
+        return f"{allocator} ({file}) in place of the system's"
+    if serves == 0:
+        return f"unknown ({file or 'no file'}) in place of glibc's"
+    return file or "unknown"
+
+
+def malloc_provider():
+    """File that defines malloc, and the allocator known to live there, or ``""``."""
+    cdef char file[4096]
+    cdef const char *allocator = b""
+    c_malloc_provider(file, sizeof(file), &allocator)
+    return (<bytes>file).decode(errors="replace"), (<bytes>allocator).decode()
+
+
+def main_image():
+    """Path of the executable that this process runs, or ``""``."""
+    cdef char path[4096]
+    c_main_image(path, sizeof(path))
+    return (<bytes>path).decode(errors="surrogateescape")
+
+
+def glibc_serves():
+    """1 if a malloc shows in glibc's accounts, 0 if not, -1 if that cannot be told."""
+    return c_glibc_serves()
+
+
+def scan_stack():
+    """Look for the interpreter's main on the initial thread's stack.
+
+    Returns verdict (1 found, 0 not there, -1 not known), depth in bytes below the
+    stack's end, function, detail.  No side effects; about 30 microseconds.
+    """
+    cdef stack_facts facts
+    stack_scan(&facts)
+    return (facts.verdict, facts.depth, (<bytes>facts.symbol).decode(),
+            (<bytes>facts.detail).decode())
+
+
+# --- the global allocator ------------------------------------------------------------
+
+cdef NativeAllocator native = System()   # the current allocator, or None: look it up
+cdef object chosen = native              # the global allocator
+cdef list foreign = []                   # non-native ones that were ever current
+cdef bint scoped = False                 # whether a scope was ever entered
+scope = ContextVar("alloc.using")
+
+
+def global_allocator():
+    """The global allocator, without regard to scopes."""
+    return chosen
+
+
+def current_allocator():
+    """The allocator of the innermost scope of this context, else the global one."""
+    if scoped:
+        return scope.get(chosen)
+    return chosen
+
+
+cdef remember(object allocator):
+    # Raw addresses carry no owner, so whoever granted some must stay reachable.
+    if not isinstance(allocator, NativeAllocator) and all(a is not allocator for a in foreign):
+        foreign.append(allocator)
+
+
+def set_global(allocator):
+    """Make ``allocator`` global and return the previous one.  No policy here."""
+    global native, chosen
+    previous = chosen
+    remember(allocator)
+    chosen = allocator
+    native = allocator if not scoped and isinstance(allocator, NativeAllocator) else None
+    return previous
+
+
+def enter_scope(allocator):
+    """Make ``allocator`` current in this context; returns the token to leave with.
+
+    From the first scope on, each module-level call looks its context up.
+    """
+    global native, scoped
+    remember(allocator)
+    scoped = True
+    native = None
+    return scope.set(allocator)
+
+
+def leave_scope(token):
+    """Undo `enter_scope`."""
+    scope.reset(token)
+
+
+def allocate(size, align=16, bint zeroed=False):
+    """A block of ``size`` bytes at a multiple of ``align`` from the current allocator.
+
+    Raises ``AllocError`` if there is no memory, and as ``Layout`` does.
+    """
+    cdef size_t s, a
+    cdef NativeAllocator owner = native
+    if owner is None:
+        allocator = current_allocator()
+        if not isinstance(allocator, NativeAllocator):
+            return allocator.allocate(size, align, zeroed)
+        owner = allocator
+    to_layout(size, align, &s, &a)
+    return new_block(owner, s, a, zeroed)
+
+
+def malloc(size):
+    """C ``malloc`` from the current allocator: an address, at alignment 16."""
+    cdef NativeAllocator owner = native
+    if owner is None:
+        return current_allocator().malloc(size)
+    return <uintptr_t>grant(owner.table, to_size(size), DEFAULT_ALIGN, False)
+
+
+def calloc(count, itemsize=1):
+    """C ``calloc`` from the current allocator; ``OverflowError`` if it overflows."""
+    return current_allocator().calloc(count, itemsize)
+
+
+def aligned_alloc(align, size):
+    """C ``aligned_alloc`` from the current allocator, for any size."""
+    return current_allocator().aligned_alloc(align, size)
+
+
+cdef object foreign_owner(object address):
+    for allocator in foreign:
+        if allocator.owns(address):
+            return allocator
+    return None
+
+
+cdef inline const alloc_table *owner_of(void *ptr) noexcept:
+    return &jemalloc_table if je_owns(NULL, ptr) else &system_table
+
+
+def realloc(address, size):
+    """C ``realloc`` within the allocator that made ``address``, whichever is current.
+
+    Address 0 is `malloc`; size 0 gives the empty block.
+    """
+    cdef size_t s = to_size(size)
+    cdef void *ptr
+    if foreign:
+        owner = foreign_owner(address)
+        if owner is not None:
+            return owner.realloc(address, size)
+    ptr = to_pointer(address)
+    if ptr is NULL or ptr is EMPTY:
+        return malloc(size)
+    return <uintptr_t>regrant(owner_of(ptr), ptr, 0, 0, s)
+
+
+def free(address):
+    """C ``free``: back to the allocator that made ``address``, whichever is current."""
+    cdef void *ptr
+    if foreign:
+        owner = foreign_owner(address)
+        if owner is not None:
+            owner.free(address)
+            return
+    ptr = to_pointer(address)
+    release(owner_of(ptr), ptr, 0, 0)
+
+
+def usable_size(address):
+    """Bytes from ``address`` to the end of its block; 0 for NULL and empty."""
+    cdef void *ptr
+    cdef const alloc_table *table
+    if foreign:
+        owner = foreign_owner(address)
+        if owner is not None:
+            return owner.usable_size(address)
+    ptr = to_pointer(address)
+    if ptr is NULL or ptr is EMPTY:
+        return 0
+    table = owner_of(ptr)
+    return table.usable_size(table.ctx, ptr)

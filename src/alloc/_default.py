@@ -1,0 +1,160 @@
+"""The decision put into force, and the ways to override it.
+
+This module runs once, at import: it probes, decides, and sets the global
+allocator of the ``alloc`` functions.  It never touches the interpreter's own
+allocators, nor anything else of the process.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ._decide import Decision, decide
+from ._environ import complaints, environ, value
+from ._probe import probe
+from ._record import replace as changed
+from ._select import backend
+from .errors import BackendUnavailableError, GlobalAllocatorConflict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._probe import Facts
+    from .protocols import Allocator
+
+METHODS = ("allocate", "malloc", "calloc", "realloc", "aligned_alloc", "free", "usable_size", "owns")
+"""What an object must have to be taken for an allocator."""
+
+disabled = value(environ, "ALLOC_DISABLE") == "1"
+
+# One assignment publishes all three, so a reader never sees a mixture.
+_state: tuple[Facts, Decision, Allocator | None]
+
+
+def _build(name: str) -> Allocator:
+    if name == "jemalloc":
+        found = backend.Jemalloc()
+        if found.degraded is not None:
+            raise BackendUnavailableError(found.degraded)
+        return found
+    if name == "arena":
+        from ._pure import default_arena
+
+        return default_arena()
+    return backend.System()
+
+
+def _choose_default() -> None:
+    global _state
+    facts = probe()
+    decision = decide(facts, environ)
+    try:
+        allocator = _build(decision.allocator)
+    except BackendUnavailableError as error:
+        facts = changed(facts, jemalloc_trouble=str(error))
+        decision = decide(facts, environ)
+        allocator = _build(decision.allocator)
+    backend.set_global(allocator)
+    _state = (facts, decision, None)
+    for text in complaints(environ):
+        _warn(text)
+
+
+def _warn(text: str) -> None:
+    """Warn of a bad override, but never raise: under ``-W error`` the text goes to stderr."""
+    import warnings
+
+    try:
+        warnings.warn(f"alloc: {text}", RuntimeWarning, stacklevel=2)
+    except RuntimeWarning:
+        if sys.stderr is not None:
+            sys.stderr.write(f"alloc: {text}\n")
+
+
+def decision() -> Decision:
+    """Which allocator is global, by which rule, and why.  Thread-safe."""
+    return _state[1]
+
+
+def facts() -> Facts:
+    """The facts that `decision` rests on."""
+    return _state[0]
+
+
+def global_allocator() -> Allocator:
+    """The global allocator: what this module's functions use outside ``using()``."""
+    return backend.global_allocator()
+
+
+def _check(allocator: Allocator) -> None:
+    missing = [name for name in METHODS if not callable(getattr(allocator, name, None))]
+    if missing or isinstance(allocator, type):
+        hint = "an instance, not a class" if isinstance(allocator, type) else ", ".join(missing)
+        raise TypeError(f"{allocator!r} is not an allocator: it lacks {hint}")
+
+
+def set_global_allocator(allocator: Allocator, *, replace: bool = False) -> Allocator:
+    """Declare the global allocator; for applications and hosts, never for libraries.
+
+    Returns the previous one.  Blocks that exist keep their allocator.  Under
+    ``ALLOC_DISABLE=1`` it has no effect, and ``decision()`` says so.
+
+    Raises ``GlobalAllocatorConflict`` if another allocator was declared before,
+    unless ``replace``; ``TypeError`` for what is not an allocator.  Rust:
+    ``#[global_allocator]``.  Needs the GIL, which makes it atomic.
+    """
+    global _state
+    _check(allocator)
+    facts, _, declared = _state
+    frame = sys._getframe(1)
+    place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    name = str(getattr(allocator, "name", type(allocator).__name__))
+    if declared is not None and declared is not allocator and declared != allocator and not replace:
+        assert facts.explicit is not None
+        raise GlobalAllocatorConflict(
+            f"{name} at {place}, but {facts.explicit[0]} was declared at {facts.explicit[1]}; "
+            "only the application declares, and once (replace=True overrides)"
+        )
+    if declared is not None and not replace:
+        return backend.global_allocator()
+    previous = backend.global_allocator()
+    facts = changed(facts, explicit=(name, place))
+    _state = (facts, decide(facts, environ), allocator)
+    if not disabled:
+        backend.set_global(allocator)
+    return previous
+
+
+class using:
+    """Use another allocator inside a ``with`` block, in this thread or task only.
+
+    A ``ContextVar`` scope: tasks inherit it from where they were created, new
+    threads do not.  May be nested; one object serves one task at a time.  Has
+    no effect under ``ALLOC_DISABLE=1``.  Raises ``TypeError`` for what is not an allocator.
+
+    From the first scope in a process on, each module-level call looks up its
+    context, which costs a few nanoseconds.
+    """
+
+    def __init__(self, allocator: Allocator) -> None:
+        _check(allocator)
+        self._allocator = allocator
+        self._tokens: list[object] = []
+
+    def __enter__(self) -> Allocator:
+        if not disabled:
+            self._tokens.append(backend.enter_scope(self._allocator))
+        return self._allocator
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._tokens:
+            backend.leave_scope(self._tokens.pop())
+
+
+_choose_default()

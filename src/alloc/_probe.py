@@ -1,0 +1,143 @@
+"""Facts of the process that the decision rests on.  Gathered without side effects:
+no library is loaded, nothing is set, no thread, no signal handler, no file."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ._locate import jemalloc_library
+from ._select import backend, core_error, implementation
+from .errors import BackendUnavailableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dataclasses import dataclass as record
+else:
+    from ._record import record
+
+MAIN_FUNCTIONS = (b"Py_BytesMain", b"Py_RunMain", b"Py_Main")
+"""What a program calls that *is* Python; a host that embeds it does not."""
+
+
+@record(frozen=True)
+class Facts:
+    """What is known of the process; input of ``decide``."""
+
+    implementation: str = "cython"
+    """``cython``, or ``python`` where no compiled core serves."""
+
+    core_error: str | None = None
+    """Why no compiled core serves."""
+
+    platform: str = "linux"
+    """``sys.platform``."""
+
+    frozen: str | None = None
+    """``str(sys.frozen)``: set by freezers (PyInstaller, cx_Freeze, py2exe, py2app)."""
+
+    compiled_main: bool = False
+    """Whether ``__main__`` has ``__compiled__``, as Nuitka sets it."""
+
+    stack: str | None = None
+    """``main`` if the interpreter's main stands on the initial thread's stack,
+    ``guest`` if not, ``None`` where the stack was not or could not be read."""
+
+    stack_detail: str = ""
+    """What the stack scan saw."""
+
+    image_main: str | None = None
+    """The main function that the process's main image names; looked for only
+    where ``stack`` is ``None``."""
+
+    has_argv: bool = False
+    """Whether ``sys.orig_argv`` exists and is not empty."""
+
+    jemalloc: str | None = None
+    """Path of jemalloc's private library, if ``jemalloc-sys`` is installed."""
+
+    jemalloc_trouble: str | None = None
+    """Why jemalloc cannot serve, as far as is known."""
+
+    malloc: str = ""
+    """The file that provides malloc, with the allocator known to live in it."""
+
+    explicit: tuple[str, str] | None = None
+    """Allocator's name and place of the application's declaration."""
+
+
+def main_image() -> str | None:
+    """Path of the executable that this process runs, where that can be told.
+
+    Not ``sys.executable``, which many hosts set to a python that they are not.
+    """
+    if implementation == "cython":
+        return backend.main_image() or None
+    try:
+        return os.readlink("/proc/self/exe")
+    except OSError:
+        return None
+
+
+def named_main(path: str | None) -> str | None:
+    """The first of :data:`MAIN_FUNCTIONS` that the file at ``path`` names, or ``None``."""
+    if path is None:
+        return None
+    import mmap
+
+    try:
+        with open(path, "rb") as file, mmap.mmap(
+            file.fileno(), 0, access=mmap.ACCESS_READ
+        ) as image:
+            for name in MAIN_FUNCTIONS:
+                if image.find(name + b"\0") >= 0:
+                    return name.decode()
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _stack() -> tuple[str | None, str]:
+    if implementation != "cython":
+        return None, "no compiled core to read the stack with"
+    verdict, depth, symbol, detail = backend.scan_stack()
+    if verdict == 1:
+        return "main", f"{symbol} stands on the initial thread's stack, {depth} bytes below its end"
+    return ("guest" if verdict == 0 else None), detail
+
+
+def _malloc() -> str:
+    if implementation != "cython":
+        return ""
+    file, allocator = backend.malloc_provider()
+    return f"{allocator} ({file})" if allocator else file
+
+
+def probe() -> Facts:
+    """Gather the facts of this process.  Thread-safe; see the module's head."""
+    stack, detail = _stack()
+    # On Linux an unreadable stack is a doubt, and in doubt the verdict is guest.
+    portable = stack is None and (implementation != "cython" or sys.platform != "linux")
+    jemalloc = trouble = None
+    if implementation == "cython":
+        try:
+            jemalloc = jemalloc_library()
+        except BackendUnavailableError as error:
+            trouble = str(error)
+    else:
+        trouble = "jemalloc needs the compiled core"
+    frozen = getattr(sys, "frozen", None)
+    return Facts(
+        implementation=implementation,
+        core_error=core_error,
+        platform=sys.platform,
+        frozen=str(frozen) if frozen else None,
+        compiled_main=hasattr(sys.modules.get("__main__"), "__compiled__"),
+        stack=stack,
+        stack_detail=detail,
+        image_main=named_main(main_image()) if portable else None,
+        has_argv=bool(getattr(sys, "orig_argv", None)),
+        jemalloc=jemalloc,
+        jemalloc_trouble=trouble,
+        malloc=_malloc(),
+    )

@@ -1,0 +1,30 @@
+"""The one place that picks the implementation: the compiled core, or pure Python."""
+
+from __future__ import annotations
+
+from ._environ import environ, value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import _core as backend
+else:
+    backend = None
+
+core_error: str | None = None
+"""Why the compiled core does not serve, or ``None`` where it does."""
+
+_requested = value(environ, "ALLOC_IMPLEMENTATION")
+if _requested == "python":
+    core_error = "ALLOC_IMPLEMENTATION=python"
+else:
+    try:
+        from . import _core as backend
+    except ImportError as error:
+        if _requested == "cython":
+            raise
+        core_error = f"{type(error).__name__}: {error}"
+if core_error is not None:
+    from . import _pure as backend  # type: ignore[no-redef]
+
+implementation: str = backend.IMPLEMENTATION
+"""``"cython"`` or ``"python"``."""
