@@ -14,7 +14,6 @@ from ._lazy import get_include
 from ._probe import Facts, probe
 from ._select import backend as _backend
 from ._select import implementation
-from ._verify import Check, Verification, verify
 from .errors import (
     AllocError,
     BackendUnavailableError,
@@ -26,7 +25,6 @@ from .errors import (
     UseAfterFreeError,
 )
 from .layout import EMPTY_ADDRESS, MAX_SIZE, Layout
-from .ledger import HeapStatistics
 
 Block = _backend.Block
 Jemalloc = _backend.Jemalloc
@@ -43,6 +41,10 @@ usable_size = _backend.usable_size
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._arena import Arena as Arena
+    from ._verify import Check as Check
+    from ._verify import Verification as Verification
+    from ._verify import verify as verify
+    from .ledger import HeapStatistics as HeapStatistics
 
 __all__ = [
     "EMPTY_ADDRESS",

@@ -28,7 +28,6 @@ from alloc.errors import (
     AllocError, BackendUnavailableError, DoubleFreeError, InvalidFreeError, UseAfterFreeError,
 )
 from alloc.layout import Layout, array_size, check
-from alloc.ledger import HeapStatistics
 
 IMPLEMENTATION = "cython"
 
@@ -406,6 +405,7 @@ cdef class Jemalloc(NativeAllocator):
     def statistics(self):
         if not je.length:
             return system_statistics("jemalloc")
+        from alloc.ledger import HeapStatistics
         je_epoch()
         names = ("allocated", "active", "resident", "mapped", "retained", "metadata")
         return HeapStatistics("jemalloc", **{n: self.read(f"stats.{n}") for n in names})
@@ -430,6 +430,7 @@ cdef int load_jemalloc() except -1:
 
 
 cdef object system_statistics(str name):
+    from alloc.ledger import HeapStatistics
     cdef size_t in_use = 0, mapped = 0
     if not glibc_accounts(&in_use, &mapped) or c_glibc_serves() != 1:
         return HeapStatistics(name)

@@ -6,6 +6,7 @@ First match wins, in the order of :data:`RULES`.
 from __future__ import annotations
 
 from ._environ import complaints, value
+from ._record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ GUEST_FREEZERS = ("dll", "macosx_plugin")
 
 
 @record(frozen=True)
-class Decision:
+class Decision(Record):
     """Which allocator is global, and why.  ``str()`` gives it as readable text."""
 
     embedding: str

@@ -6,12 +6,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+HOMES = {
+    "Arena": "_arena",
+    "Check": "_verify",
+    "HeapStatistics": "ledger",
+    "Verification": "_verify",
+    "verify": "_verify",
+}
+"""Name to the module of this package that defines it."""
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Arena":
-        from ._arena import Arena
+    if name in HOMES:
+        from importlib import import_module
 
-        return Arena
+        return getattr(import_module(f"alloc.{HOMES[name]}"), name)
     if name == "__version__":
         from importlib.metadata import version
 

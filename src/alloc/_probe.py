@@ -7,6 +7,7 @@ import os
 import sys
 
 from ._locate import jemalloc_library
+from ._record import Record
 from ._select import backend, core_error, implementation
 from .errors import BackendUnavailableError
 
@@ -21,7 +22,7 @@ MAIN_FUNCTIONS = (b"Py_BytesMain", b"Py_RunMain", b"Py_Main")
 
 
 @record(frozen=True)
-class Facts:
+class Facts(Record):
     """What is known of the process; input of ``decide``."""
 
     implementation: str = "cython"

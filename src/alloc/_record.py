@@ -2,7 +2,8 @@
 
 ``dataclasses`` imports ``inspect`` and costs more than the whole of ``import
 alloc`` may (3 ms).  Type checkers are shown the real thing; see the users' own
-``if TYPE_CHECKING``.  Supported: annotations, defaults, ``frozen=True``.
+``if TYPE_CHECKING``.  A record is ``@record(frozen=True) class X(Record)`` with
+annotated fields, of which the last ones may have defaults.
 """
 
 from __future__ import annotations
@@ -10,62 +11,70 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass as record
+
+    class Record:
+        """Stands in for the run-time base."""
+
 else:
 
     def record(*, frozen):
-        """Make a class with annotated fields a frozen record."""
-        assert frozen is True
+        """Nothing to do at run time: the base class does it."""
+        return lambda cls: cls
 
-        def decorate(cls):
-            names = tuple(cls.__annotations__)
-            defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
-            required = [name for name in names if name not in defaults]
+    class Record:
+        """Base of all records: fields from the annotations, compared by value."""
 
-            def __init__(self, *args, **values):
-                if len(args) > len(names):
-                    raise TypeError(f"{cls.__name__} takes {len(names)} values, got {len(args)}")
-                for name, value in zip(names, args):
-                    if name in values:
-                        raise TypeError(f"{cls.__name__}: two values for {name}")
-                    values[name] = value
-                missing = [name for name in required if name not in values]
-                unknown = [name for name in values if name not in names]
-                if missing or unknown:
-                    raise TypeError(f"{cls.__name__}: missing {missing}, unknown {unknown}")
-                self.__dict__.update(defaults, **values)
+        # Methods come by inheritance: each one set on a class afterwards would
+        # make the interpreter update the type's slots, which took most of the
+        # time of this import.
+        __match_args__ = ()
 
-            def __setattr__(self, name, value):
-                raise AttributeError(f"a {cls.__name__} cannot be changed: {name}")
+        def __init_subclass__(cls):
+            cls.__match_args__ = tuple(cls.__annotations__)
 
-            def __delattr__(self, name):
-                raise AttributeError(f"a {cls.__name__} cannot be changed: {name}")
+        def __init__(self, *args, **values):
+            cls = type(self)
+            names = cls.__match_args__
+            if len(args) > len(names):
+                raise TypeError(f"{cls.__name__} takes {len(names)} values, got {len(args)}")
+            for name, value in zip(names, args):
+                if name in values:
+                    raise TypeError(f"{cls.__name__}: two values for {name}")
+                values[name] = value
+            fields = self.__dict__
+            missing = []
+            for name in names:
+                if name in values:
+                    fields[name] = values.pop(name)
+                elif name in cls.__dict__:
+                    fields[name] = cls.__dict__[name]
+                else:
+                    missing.append(name)
+            if missing or values:
+                raise TypeError(f"{cls.__name__}: missing {missing}, unknown {sorted(values)}")
 
-            def __eq__(self, other):
-                if other.__class__ is not self.__class__:
-                    return NotImplemented
-                return self.__dict__ == other.__dict__
+        def __setattr__(self, name, value):
+            raise AttributeError(f"a {type(self).__name__} cannot be changed: {name}")
 
-            def __hash__(self):
-                return hash(tuple(getattr(self, name) for name in names))
+        def __delattr__(self, name):
+            raise AttributeError(f"a {type(self).__name__} cannot be changed: {name}")
 
-            def __repr__(self):
-                body = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-                return f"{cls.__name__}({body})"
+        def __eq__(self, other):
+            if type(other) is not type(self):
+                return NotImplemented
+            return self.__dict__ == other.__dict__
 
-            methods = (__init__, __setattr__, __delattr__, __eq__, __hash__, __repr__)
-            for method in methods:
-                method.__qualname__ = f"{cls.__qualname__}.{method.__name__}"
-                setattr(cls, method.__name__, method)
-            cls.__match_args__ = names
-            cls.__record_fields__ = names
-            return cls
+        def __hash__(self):
+            return hash(tuple(self.__dict__.values()))
 
-        return decorate
+        def __repr__(self):
+            body = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
+            return f"{type(self).__name__}({body})"
 
 
 def as_dict(value: object) -> dict[str, object]:
     """The fields of a record, in order."""
-    return {name: getattr(value, name) for name in type(value).__record_fields__}  # type: ignore[attr-defined]
+    return dict(value.__dict__)
 
 
 def replace(value, **changes):  # type: ignore[no-untyped-def]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import _default
+from ._record import Record
 from ._select import backend, core_error, implementation
 from .layout import EMPTY_ADDRESS
 
@@ -20,7 +21,7 @@ ALIGNS = (1, 16, 64, 4096)
 
 
 @record(frozen=True)
-class Check:
+class Check(Record):
     """One claim and whether it holds."""
 
     name: str
@@ -32,7 +33,7 @@ class Check:
 
 
 @record(frozen=True)
-class Verification:
+class Verification(Record):
     """All claims; true if every one holds.  ``str()`` gives one line for each."""
 
     checks: tuple[Check, ...]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ._record import Record
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass as record
@@ -10,7 +12,7 @@ else:
 
 
 @record(frozen=True)
-class HeapStatistics:
+class HeapStatistics(Record):
     """What one allocator holds, in bytes.  A figure it cannot tell is ``None``.
 
     Taken at one moment, but not atomically against other threads.
