@@ -22,22 +22,25 @@ FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"] if POSIX else 
 
 
 def core():
-    """The extension, its C generated."""
+    """The extensions, their C generated."""
     from Cython.Build import cythonize
 
     headers = [f"{SOURCE}/_c/{name}" for name in os.listdir(f"{SOURCE}/_c")]
-    extension = Extension(
-        "alloc._core",
-        [f"{SOURCE}/_core.pyx"],
-        include_dirs=INCLUDES,
-        depends=[*headers, f"{SOURCE}/include/alloc/alloc.h", f"{SOURCE}/_table.pxd"],
-        libraries=["dl"] if sys.platform.startswith("linux") else [],
-        extra_compile_args=FLAGS,
-    )
-    return cythonize([extension], include_path=["src"])
+    modules = [
+        Extension(
+            f"alloc.{name}",
+            [f"{SOURCE}/{name}.pyx"],
+            include_dirs=INCLUDES,
+            depends=[*headers, f"{SOURCE}/include/alloc/alloc.h", f"{SOURCE}/_table.pxd"],
+            libraries=["dl"] if sys.platform.startswith("linux") else [],
+            extra_compile_args=FLAGS,
+        )
+        for name in ("_core", "_process")
+    ]
+    return cythonize(modules, include_path=["src"])
 
 
-def trouble(extension):
+def trouble(modules):
     """What the compiler has against the core, or None.  Asked on POSIX only."""
     if not POSIX:
         return None
@@ -46,7 +49,10 @@ def trouble(extension):
     command = [*compiler.split(), "-fsyntax-only", *(f"-I{path}" for path in includes)]
     try:
         done = subprocess.run(
-            [*command, *extension.sources], capture_output=True, text=True, check=False
+            [*command, *(m.sources[0] for m in modules)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except OSError as error:
         return f"no compiler: {error}"
@@ -63,7 +69,7 @@ def extensions():
         reason = "the core is for 64-bit CPython"
     else:
         found = core()
-        reason = trouble(found[0])
+        reason = trouble(found)
         if not reason:
             return found
     if choice == "require":

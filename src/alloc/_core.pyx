@@ -1,4 +1,4 @@
-# cython: language_level=3, binding=True, embedsignature=False, boundscheck=False
+# cython: language_level=3, binding=True, autotestdict=False, embedsignature=False, boundscheck=False
 # cython: wraparound=False, initializedcheck=False, nonecheck=False
 """The compiled core: backends, blocks, and dispatch through the C table.
 
@@ -14,14 +14,12 @@ from libc.stdint cimport uint64_t, uintptr_t
 
 from alloc._table cimport (
     ALLOC_CAP_OWNS, ALLOC_CAP_RESIZE, ALLOC_CAP_ZEROED, DEFAULT_ALIGN, EMPTY, alloc_table,
-    degraded_table, glibc_accounts, je, je_epoch, je_load, je_number, je_owns, jemalloc_table,
-    quick_layout, quick_size, stack_facts, stack_scan, system_table,
+    degraded_table, je, je_epoch, je_load, je_number, je_owns, jemalloc_table, quick_layout,
+    quick_size, system_table,
 )
-from alloc._table cimport glibc_serves as c_glibc_serves
-from alloc._table cimport main_image as c_main_image
-from alloc._table cimport malloc_provider as c_malloc_provider
 
 from _contextvars import ContextVar
+from _operator import index
 
 from alloc._locate import jemalloc_library
 from alloc.errors import (
@@ -57,7 +55,7 @@ cdef void *to_pointer(object address) except? NULL:
     all else is believed, as in C."""
     cdef uintptr_t value
     try:
-        value = address
+        value = address if type(address) is int else index(address)
     except OverflowError:
         raise InvalidFreeError(f"{address} is not an address") from None
     if value == 0 or <void *>value == EMPTY:
@@ -293,7 +291,7 @@ cdef class NativeAllocator:
 
     def realloc(self, address, size):
         cdef size_t s = to_size(size)
-        return <uintptr_t>regrant(self.table, to_pointer(address), 0, 0, s)
+        return <uintptr_t>regrant(self.table, to_pointer(address), 0, DEFAULT_ALIGN, s)
 
     def resize(self, address, size, new_size, align=16):
         cdef size_t old, new, a
@@ -307,7 +305,7 @@ cdef class NativeAllocator:
         return bool(self.table.resize(self.table.ctx, ptr, old, a, new))
 
     def free(self, address):
-        release(self.table, to_pointer(address), 0, 0)
+        release(self.table, to_pointer(address), 0, DEFAULT_ALIGN)
 
     def free_sized(self, address, size, align=16):
         cdef size_t s, a
@@ -361,6 +359,8 @@ cdef class System(NativeAllocator):
 
         Costs one large malloc: where names are ambiguous, glibc's accounts tell.
         """
+        from alloc._process import describe_malloc
+
         return describe_malloc()
 
 
@@ -430,10 +430,11 @@ cdef int load_jemalloc() except -1:
 
 
 cdef object system_statistics(str name):
+    from alloc._process import glibc_accounts, glibc_serves
     from alloc.ledger import HeapStatistics
-    cdef size_t in_use = 0, mapped = 0
-    if not glibc_accounts(&in_use, &mapped) or c_glibc_serves() != 1:
+    if glibc_serves() != 1:
         return HeapStatistics(name)
+    in_use, mapped = glibc_accounts()
     return HeapStatistics(name, allocated=in_use, mapped=mapped)
 
 
@@ -441,51 +442,6 @@ def jemalloc_owns(address):
     """Whether the address lies in jemalloc's range; never loads the library."""
     cdef uintptr_t value = address
     return bool(je_owns(NULL, <void *>value))
-
-
-def describe_malloc():
-    """Who provides malloc in this process; see `System.provider`."""
-    file, allocator = malloc_provider()
-    serves = glibc_serves()
-    if serves == 1:
-        return "glibc"
-    if allocator:
-        return f"{allocator} ({file}) in place of the system's"
-    if serves == 0:
-        return f"unknown ({file or 'no file'}) in place of glibc's"
-    return file or "unknown"
-
-
-def malloc_provider():
-    """File that defines malloc, and the allocator known to live there, or ``""``."""
-    cdef char file[4096]
-    cdef const char *allocator = b""
-    c_malloc_provider(file, sizeof(file), &allocator)
-    return (<bytes>file).decode(errors="replace"), (<bytes>allocator).decode()
-
-
-def main_image():
-    """Path of the executable that this process runs, or ``""``."""
-    cdef char path[4096]
-    c_main_image(path, sizeof(path))
-    return (<bytes>path).decode(errors="surrogateescape")
-
-
-def glibc_serves():
-    """1 if a malloc shows in glibc's accounts, 0 if not, -1 if that cannot be told."""
-    return c_glibc_serves()
-
-
-def scan_stack():
-    """Look for the interpreter's main on the initial thread's stack.
-
-    Returns verdict (1 found, 0 not there, -1 not known), depth in bytes below the
-    stack's end, function, detail.  No side effects; about 30 microseconds.
-    """
-    cdef stack_facts facts
-    stack_scan(&facts)
-    return (facts.verdict, facts.depth, (<bytes>facts.symbol).decode(),
-            (<bytes>facts.detail).decode())
 
 
 # --- the global allocator ------------------------------------------------------------
@@ -601,7 +557,7 @@ def realloc(address, size):
     ptr = to_pointer(address)
     if ptr is NULL or ptr is EMPTY:
         return malloc(size)
-    return <uintptr_t>regrant(owner_of(ptr), ptr, 0, 0, s)
+    return <uintptr_t>regrant(owner_of(ptr), ptr, 0, DEFAULT_ALIGN, s)
 
 
 def free(address):
@@ -613,7 +569,7 @@ def free(address):
             owner.free(address)
             return
     ptr = to_pointer(address)
-    release(owner_of(ptr), ptr, 0, 0)
+    release(owner_of(ptr), ptr, 0, DEFAULT_ALIGN)
 
 
 def usable_size(address):

@@ -18,12 +18,22 @@ from .errors import BackendUnavailableError, GlobalAllocatorConflict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextvars import Token
     from types import TracebackType
 
     from ._probe import Facts
     from .protocols import Allocator
 
-METHODS = ("allocate", "malloc", "calloc", "realloc", "aligned_alloc", "free", "usable_size", "owns")
+METHODS = (
+    "allocate",
+    "malloc",
+    "calloc",
+    "realloc",
+    "aligned_alloc",
+    "free",
+    "usable_size",
+    "owns",
+)
 """What an object must have to be taken for an allocator."""
 
 disabled = value(environ, "ALLOC_DISABLE") == "1"
@@ -140,7 +150,7 @@ class using:
     def __init__(self, allocator: Allocator) -> None:
         _check(allocator)
         self._allocator = allocator
-        self._tokens: list[object] = []
+        self._tokens: list[Token[Allocator]] = []
 
     def __enter__(self) -> Allocator:
         if not disabled:

@@ -8,7 +8,7 @@ import sys
 
 from ._locate import jemalloc_library
 from ._record import Record
-from ._select import backend, core_error, implementation
+from ._select import core_error, implementation, process
 from .errors import BackendUnavailableError
 
 TYPE_CHECKING = False
@@ -73,7 +73,7 @@ def main_image() -> str | None:
     Not ``sys.executable``, which many hosts set to a python that they are not.
     """
     if implementation == "cython":
-        return backend.main_image() or None
+        return process.main_image() or None
     try:
         return os.readlink("/proc/self/exe")
     except OSError:
@@ -87,9 +87,10 @@ def named_main(path: str | None) -> str | None:
     import mmap
 
     try:
-        with open(path, "rb") as file, mmap.mmap(
-            file.fileno(), 0, access=mmap.ACCESS_READ
-        ) as image:
+        with (
+            open(path, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image,
+        ):
             for name in MAIN_FUNCTIONS:
                 if image.find(name + b"\0") >= 0:
                     return name.decode()
@@ -101,7 +102,7 @@ def named_main(path: str | None) -> str | None:
 def _stack() -> tuple[str | None, str]:
     if implementation != "cython":
         return None, "no compiled core to read the stack with"
-    verdict, depth, symbol, detail = backend.scan_stack()
+    verdict, depth, symbol, detail = process.scan_stack()
     if verdict == 1:
         return "main", f"{symbol} stands on the initial thread's stack, {depth} bytes below its end"
     return ("guest" if verdict == 0 else None), detail
@@ -110,7 +111,7 @@ def _stack() -> tuple[str | None, str]:
 def _malloc() -> str:
     if implementation != "cython":
         return ""
-    file, allocator = backend.malloc_provider()
+    file, allocator = process.malloc_provider()
     return f"{allocator} ({file})" if allocator else file
 
 

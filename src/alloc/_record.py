@@ -11,6 +11,9 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass as record
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
     class Record:
         """Stands in for the run-time base."""
@@ -77,6 +80,6 @@ def as_dict(value: object) -> dict[str, object]:
     return dict(value.__dict__)
 
 
-def replace(value, **changes):  # type: ignore[no-untyped-def]
+def replace(value: T, **changes: object) -> T:
     """A copy of a record with some fields changed."""
     return type(value)(**{**as_dict(value), **changes})

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from ._environ import environ, value
 
+__all__ = ["backend", "core_error", "implementation", "process"]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import _core as backend
+    from . import _process as process
 else:
-    backend = None
+    backend = process = None
 
 core_error: str | None = None
 """Why the compiled core does not serve, or ``None`` where it does."""
 
+# `process` is the compiled probe; None where the pure implementation serves.
 _requested = value(environ, "ALLOC_IMPLEMENTATION")
 if _requested == "python":
     core_error = "ALLOC_IMPLEMENTATION=python"
 else:
     try:
         from . import _core as backend
+        from . import _process as process
     except ImportError as error:
         if _requested == "cython":
             raise

@@ -47,16 +47,3 @@ cdef extern from "_c/jemalloc.h" nogil:
     int je_load "alloc_je_load"(const char *path, char *why, size_t room)
     int je_number "alloc_je_number"(const char *name, uint64_t *out)
     void je_epoch "alloc_je_epoch"()
-
-
-cdef extern from "_c/probe.h" nogil:
-    ctypedef struct stack_facts "alloc_stack_facts":
-        int verdict
-        long depth
-        char symbol[32]
-        char detail[64]
-    void stack_scan "alloc_stack_scan"(stack_facts *out)
-    void main_image "alloc_main_image"(char *path, size_t room)
-    void malloc_provider "alloc_malloc_provider"(char *file, size_t room, const char **allocator)
-    int glibc_accounts "alloc_glibc_accounts"(size_t *in_use, size_t *mapped)
-    int glibc_serves "alloc_glibc_serves"()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import _default
 from ._record import Record
-from ._select import backend, core_error, implementation
+from ._select import backend, core_error, implementation, process
 from .layout import EMPTY_ADDRESS
 
 TYPE_CHECKING = False
@@ -75,7 +75,7 @@ def _embedding() -> str:
     if implementation != "cython":
         return f"not read: {core_error}"
     known = _default.facts().stack
-    verdict, _, _, detail = backend.scan_stack()
+    verdict, _, _, detail = process.scan_stack()
     now = {1: "main", 0: "guest"}.get(verdict)
     # A thread or a fork of the initial thread must see what the import saw.
     _require(now == known, f"the stack said {known} at import and says {now} now ({detail})")
@@ -115,8 +115,8 @@ def _counted(allocator: Allocator) -> str:
     if allocator.name == "system" and implementation == "cython":
         with allocator.allocate(size) as block:
             _require(not _jemalloc_owns(block.address), "a System block in jemalloc's range")
-        served = backend.glibc_serves()
-        return f"malloc is served by {backend.describe_malloc()}" + (
+        served = process.glibc_serves()
+        return f"malloc is served by {process.describe_malloc()}" + (
             ", whose accounts show a block" if served == 1 else ""
         )
     before_blocks = allocator.statistics().blocks

@@ -132,7 +132,10 @@ class Allocator(Protocol):
         """C ``realloc`` at alignment 16.  Size 0 gives the empty block."""
 
     def resize(
-        self, address: int, size: SupportsIndex, new_size: SupportsIndex,
+        self,
+        address: int,
+        size: SupportsIndex,
+        new_size: SupportsIndex,
         align: SupportsIndex = 16,
     ) -> bool:
         """In place, or ``False`` and the block is as it was.
@@ -144,9 +147,7 @@ class Allocator(Protocol):
     def free(self, address: int) -> None:
         """C ``free``."""
 
-    def free_sized(
-        self, address: int, size: SupportsIndex, align: SupportsIndex = 16
-    ) -> None:
+    def free_sized(self, address: int, size: SupportsIndex, align: SupportsIndex = 16) -> None:
         """C23 ``free_aligned_sized``: ``size`` and ``align`` are the granted ones."""
 
     def usable_size(self, address: int) -> int:

@@ -37,8 +37,9 @@ extern "C" {
 enum {
     /* owns() is exact.  Missing: it takes what no private range contains. */
     ALLOC_CAP_OWNS = 1 << 0,
-    /* dealloc, resize and realloc take size 0, align 0 for "the caller does
-     * not know".  Missing: the granted layout is required. */
+    /* dealloc, resize and realloc take size 0 for "the caller knows neither
+     * size nor alignment"; realloc then aligns by its `align`, the others
+     * ignore theirs.  Missing: the granted layout is required. */
     ALLOC_CAP_UNSIZED = 1 << 1,
     /* alloc_zeroed does not clear fresh pages again, at any alignment.
      * Missing: above the default alignment it is alloc and memset. */
@@ -69,7 +70,7 @@ typedef struct alloc_table {
 
     /* Grow or shrink in place.  1: the block is granted `new_size` bytes at the
      * same address.  0: the block is exactly as it was.
-     * pre: `size`, `align` are the granted layout (or 0, 0, ALLOC_CAP_UNSIZED). */
+     * pre: `size`, `align` are the granted layout (or size 0, ALLOC_CAP_UNSIZED). */
     int (*resize)(void *ctx, void *ptr, size_t size, size_t align,
                   size_t new_size);
 

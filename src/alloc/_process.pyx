@@ -1,0 +1,74 @@
+# cython: language_level=3, binding=True, autotestdict=False
+"""Facts of this process that only C can find out.
+
+No side effects, no state, and independent of the core: it answers where the core
+cannot load.  All functions need the GIL and may be called from any thread.
+"""
+
+
+cdef extern from "_c/probe.h":
+    ctypedef struct stack_facts "alloc_stack_facts":
+        int verdict
+        long depth
+        char symbol[32]
+        char detail[64]
+    void stack_scan "alloc_stack_scan"(stack_facts *out)
+    void c_main_image "alloc_main_image"(char *path, size_t room)
+    void c_malloc_provider "alloc_malloc_provider"(char *file, size_t room, const char **allocator)
+    int c_glibc_accounts "alloc_glibc_accounts"(size_t *in_use, size_t *mapped)
+    int c_glibc_serves "alloc_glibc_serves"()
+
+
+def scan_stack():
+    """Look for the interpreter's main on the initial thread's stack.
+
+    Returns verdict (1 found, 0 not there, -1 not known), depth in bytes below the
+    stack's end, function, detail.  About 30 microseconds.
+    """
+    cdef stack_facts facts
+    stack_scan(&facts)
+    return (facts.verdict, facts.depth, (<bytes>facts.symbol).decode(),
+            (<bytes>facts.detail).decode())
+
+
+def main_image():
+    """Path of the executable that this process runs, or ``""``."""
+    cdef char path[4096]
+    c_main_image(path, sizeof(path))
+    return (<bytes>path).decode(errors="surrogateescape")
+
+
+def malloc_provider():
+    """File that defines malloc, and the allocator known to live there, or ``""``."""
+    cdef char file[4096]
+    cdef const char *allocator = b""
+    c_malloc_provider(file, sizeof(file), &allocator)
+    return (<bytes>file).decode(errors="replace"), (<bytes>allocator).decode()
+
+
+def glibc_accounts():
+    """Bytes in live blocks and bytes mapped, by glibc's own accounts; (0, 0) without.
+
+    glibc: ``mallinfo2``, ``uordblks + hblkhd`` and ``arena + hblkhd``.
+    """
+    cdef size_t in_use = 0, mapped = 0
+    c_glibc_accounts(&in_use, &mapped)
+    return in_use, mapped
+
+
+def glibc_serves():
+    """1 if a malloc shows in glibc's accounts, 0 if not, -1 if that cannot be told."""
+    return c_glibc_serves()
+
+
+def describe_malloc():
+    """Who provides malloc in this process; see ``System.provider``."""
+    file, allocator = malloc_provider()
+    serves = c_glibc_serves()
+    if serves == 1:
+        return "glibc"
+    if allocator:
+        return f"{allocator} ({file}) in place of the system's"
+    if serves == 0:
+        return f"unknown ({file or 'no file'}) in place of glibc's"
+    return file or "unknown"
