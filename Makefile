@@ -1,0 +1,117 @@
+# The front door.  `make` alone lists what there is.
+#
+#   PYTHON=python3.12   the interpreter to build for
+#   WITHOUT="gdb cc"    test: deselect what needs these
+#   ARGS="-k layout"    test: passed on to pytest
+
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+ARGS ?=
+WITHOUT ?=
+JEMALLOC = wheels/jemalloc-sys
+STAMPS = $(VENV)/stamps
+
+say = @printf '\n==> %s\n' "$(1)"
+deselect = $(foreach part,$(WITHOUT),--without $(part))
+
+ALLOC_SOURCES = $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.h') \
+	pyproject.toml setup.py README.md
+JEMALLOC_SOURCES = $(shell find $(JEMALLOC) -path '*/build' -prune -o -path '*/source' -prune -o \
+	-path '*/tests' -prune -o -path '*/bench' -prune -o -path '*.egg-info' -prune -o -type f -print)
+
+.PHONY: help demo test test-python test-jemalloc check bench build examples clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+demo: build ## build everything into .venv and run the main job on real input
+	$(call say,the demo: $(BIN)/python examples/demo.py)
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+test: build tools-test require-jemalloc ## the tests, against what `build` installed
+	$(call say,the tests)
+	@$(BIN)/python -m pytest tests -q $(deselect) $(ARGS)
+
+test-python: build tools-test ## the same tests on the pure-Python implementation
+	$(call say,the tests on the pure-Python implementation)
+	@ALLOC_IMPLEMENTATION=python $(BIN)/python -m pytest tests -q --implementation python $(deselect) $(ARGS)
+
+test-jemalloc: build tools-test require-jemalloc ## the tests of the installed jemalloc-sys
+	$(call say,the tests of jemalloc-sys)
+	@$(BIN)/python -m pytest $(JEMALLOC)/tests -q $(ARGS)
+
+check: build tools-check ## lint, types, stubs, workflow files
+	$(call say,lint)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint --max-line-length 100 src/alloc/*.pyx src/alloc/*.pxd
+	$(call say,types)
+	@$(BIN)/mypy
+	$(call say,stubs against the compiled modules)
+	@$(BIN)/python -m mypy.stubtest alloc._core alloc._process --concise \
+		--allowlist tests/stubtest-allowlist.txt --ignore-unused-allowlist
+	$(call say,workflow files)
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/zizmor --offline --quiet .github/workflows
+
+bench: build tools-test ## the costs, against other libraries, as ratios (benchmarks/results)
+	$(call say,the benchmarks)
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+build: $(STAMPS)/jemalloc $(STAMPS)/alloc ## jemalloc-sys and pyalloc, as wheels, into .venv
+
+$(STAMPS)/venv:
+	$(call say,virtual environment in $(VENV) for $(PYTHON))
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 9), sys.version' || \
+		{ echo 'error: Python 3.9 or newer is needed: make PYTHON=...'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo 'error: no virtual environment (Debian: apt-get install python3-venv)'; exit 1; }
+	@$(BIN)/python -m pip install -q --upgrade 'pip>=25.1' && $(BIN)/python -m pip install -q --group build
+	@mkdir -p $(STAMPS) && touch $@
+
+# A jemalloc that cannot be had is no error here: the package works without, the
+# demo says so, and the tests fail with this text.
+$(STAMPS)/jemalloc: $(STAMPS)/venv $(JEMALLOC_SOURCES)
+	$(call say,jemalloc-sys: fetch the source - compile it - a few minutes the first time)
+	@rm -rf build/wheels/jemalloc_sys-* $(STAMPS)/jemalloc.missing
+	@mkdir -p build
+	@if $(BIN)/python $(JEMALLOC)/fetch_source.py --dest $(JEMALLOC)/source && \
+	    { $(BIN)/python -m pip wheel -v --no-deps --no-build-isolation -w build/wheels $(JEMALLOC) 2>&1 | \
+	      tee build/jemalloc-sys.log | { grep --line-buffered -o 'jemalloc: .*' || true; }; } && \
+	    $(BIN)/python -m pip install -q --no-deps --force-reinstall build/wheels/jemalloc_sys-*.whl; then \
+	  echo "jemalloc-sys $$($(BIN)/python -c 'import jemalloc_sys; print(jemalloc_sys.__version__)') is installed"; \
+	else \
+	  tail -n 15 build/jemalloc-sys.log 2>/dev/null; \
+	  echo 'WARNING: jemalloc-sys could not be built (above: why; build/jemalloc-sys.log). Going on with System alone.' | \
+	    tee $(STAMPS)/jemalloc.missing; \
+	fi
+	@touch $@
+
+$(STAMPS)/alloc: $(STAMPS)/venv $(ALLOC_SOURCES)
+	$(call say,pyalloc: compile and install)
+	@rm -rf build/wheels/pyalloc-* build/lib* build/bdist* src/*.egg-info
+	@$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w build/wheels .
+	@$(BIN)/python -m pip install -q --no-deps --force-reinstall build/wheels/pyalloc-*.whl
+	@$(BIN)/python -c 'import alloc; print("pyalloc is installed:", alloc.implementation, "implementation")'
+	@touch $@
+
+.PHONY: tools-test tools-check require-jemalloc
+tools-test: $(STAMPS)/tools-test
+tools-check: $(STAMPS)/tools-check
+$(STAMPS)/tools-%: $(STAMPS)/venv pyproject.toml
+	$(call say,tools: $*)
+	@$(BIN)/python -m pip install -q --group $*
+	@touch $@
+
+require-jemalloc: $(STAMPS)/jemalloc
+	@if [ -e $(STAMPS)/jemalloc.missing ] && [ -z '$(filter jemalloc,$(WITHOUT))' ]; then \
+	  cat $(STAMPS)/jemalloc.missing; \
+	  echo 'error: the tests need jemalloc-sys; without it: make test WITHOUT=jemalloc'; exit 1; fi
+
+clean: ## remove all that was built
+	rm -rf $(VENV) build dist src/*.egg-info src/alloc/*.so src/alloc/_core.c src/alloc/_process.c \
+		$(JEMALLOC)/build $(JEMALLOC)/src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
