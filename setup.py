@@ -56,7 +56,9 @@ def trouble(modules):
         )
     except OSError as error:
         return f"no compiler: {error}"
-    return done.stderr if done.returncode else None
+    if done.returncode == 0:
+        return None
+    return done.stderr or f"{compiler} fails with status {done.returncode}"
 
 
 def extensions():

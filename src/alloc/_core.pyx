@@ -1,4 +1,4 @@
-# cython: language_level=3, binding=True, autotestdict=False, embedsignature=False, boundscheck=False
+# cython: language_level=3, binding=True, autotestdict=False, boundscheck=False
 # cython: wraparound=False, initializedcheck=False, nonecheck=False
 """The compiled core: backends, blocks, and dispatch through the C table.
 
@@ -392,9 +392,9 @@ cdef class Jemalloc(NativeAllocator):
         return je.refusals() if je.length else 0
 
     def read(self, str key):
-        """A number that jemalloc's ``mallctl`` knows under ``key``.
+        """A number that jemalloc's ``mallctl`` knows under ``key``; a pointer as address.
 
-        Raises ``KeyError`` for a name it does not know or that is no number.
+        Raises ``KeyError`` for a name it does not know or cannot read so.
         Statistics are as of the last ``statistics()``.
         """
         cdef uint64_t value = 0

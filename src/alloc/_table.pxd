@@ -20,8 +20,10 @@ cdef extern from "alloc/alloc.h" nogil:
         void *ctx
         void *(*alloc)(void *ctx, size_t size, size_t align) noexcept nogil
         void *(*alloc_zeroed)(void *ctx, size_t size, size_t align) noexcept nogil
-        int (*resize)(void *ctx, void *ptr, size_t size, size_t align, size_t new_size) noexcept nogil
-        void *(*realloc)(void *ctx, void *ptr, size_t size, size_t align, size_t new_size) noexcept nogil
+        int (*resize)(void *ctx, void *ptr, size_t size, size_t align,
+                      size_t new_size) noexcept nogil
+        void *(*realloc)(void *ctx, void *ptr, size_t size, size_t align,
+                         size_t new_size) noexcept nogil
         void (*dealloc)(void *ctx, void *ptr, size_t size, size_t align) noexcept nogil
         size_t (*usable_size)(void *ctx, const void *ptr) noexcept nogil
         int (*owns)(void *ctx, const void *ptr) noexcept nogil
