@@ -1,0 +1,224 @@
+"""Configure, compile and link the libraries.
+
+Three builds of jemalloc, each in a folder named by all that determines it, so
+that a second run with the same source, options and compiler reuses it:
+
+private  prefix je_, for dlopen: no initial-exec TLS of its own, our tsd_tls.h
+         and tcache_types.h first on the include path, no sbrk (it would leave
+         the range); linked with native/range.c
+static   prefix je_, plain: the pic archive for linking into other things
+preload  no prefix, ordinary: for LD_PRELOAD
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+
+from . import BuildError, say
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NATIVE = os.path.join(HERE, "native")
+OVERLAY = os.path.join(NATIVE, "include")
+TCACHE = os.path.join(NATIVE, "tcache")
+TSD_HEADER = os.path.join(OVERLAY, "jemalloc", "internal", "tsd_tls.h")
+TCACHE_HEADER = os.path.join(TCACHE, "jemalloc", "internal", "tcache_types.h")
+LIBS = ["-lm", "-lpthread", "-ldl"]
+
+TARGETS = {
+    "private": "lib/libjemalloc_pic.a",
+    "static": "lib/libjemalloc_pic.a",
+    "preload": "lib/libjemalloc.so.2",
+}
+
+
+def build(options, source, build_dir):
+    """Build everything; {file name: path} of the four libraries and the header."""
+    os.makedirs(build_dir, exist_ok=True)
+    with _locked(build_dir):
+        folders = {name: _compile(name, options, source, build_dir) for name in TARGETS}
+        raised = raises_tcache_limit(options, source)
+        linked = _link(options, folders["private"], build_dir, raised)
+        return {
+            "libjemalloc_private.so": os.path.join(linked, "libjemalloc_private.so"),
+            "libjemalloc_boot.so": os.path.join(linked, "libjemalloc_boot.so"),
+            "libjemalloc.so.2": _stripped(options, folders["preload"]),
+            "libjemalloc_pic.a": os.path.join(folders["static"], TARGETS["static"]),
+            "jemalloc.h": os.path.join(folders["static"], "include", "jemalloc", "jemalloc.h"),
+        }
+
+
+def configure_arguments(name, options, source):
+    """The arguments of `configure` for one of the three builds, free of paths."""
+    arguments = [
+        "--disable-cxx",
+        "--enable-static",
+        "--with-lg-page=%d" % options.lg_page,
+        "--with-lg-hugepage=%d" % options.lg_hugepage,
+        "--with-version=" + source.full_version,
+    ]
+    if options.lg_vaddr:
+        arguments.append("--with-lg-vaddr=%d" % options.lg_vaddr)
+    if options.host:
+        arguments.append("--host=" + options.host)
+    if options.profiling:
+        arguments.append("--enable-prof")
+    if not options.stats:
+        arguments.append("--disable-stats")
+    if options.debug:
+        arguments.append("--enable-debug")
+    if name != "preload":
+        arguments += ["--with-jemalloc-prefix=je_", "--disable-initial-exec-tls"]
+    if name == "private":
+        arguments.append("--disable-dss")
+        if options.malloc_conf:
+            arguments.append("--with-malloc-conf=" + options.malloc_conf)
+    return arguments
+
+
+def raises_tcache_limit(options, source):
+    """Whether this is a jemalloc that caches no more than eight pages.
+
+    Not with its assertions, one of which says just that.
+    """
+    with open(os.path.join(source.tree, "include", "jemalloc", "internal", "sc.h"), encoding="utf-8") as file:
+        return "LG_USIZE_GROW_SLOW_THRESHOLD" in file.read() and not options.debug
+
+
+def _compile(name, options, source, build_dir):
+    """The folder of a finished build of jemalloc."""
+    arguments = configure_arguments(name, options, source)
+    overlays = []  # of our headers over jemalloc's
+    if name == "private" and options.tls_cache:
+        overlays.append((OVERLAY, TSD_HEADER))
+    if name == "private" and raises_tcache_limit(options, source):
+        overlays.append((TCACHE, TCACHE_HEADER))
+    variables = {
+        "CC": " ".join(options.cc),
+        # EXTRA_CFLAGS come last: configure adds -g3, and the archive would be 41 MB.
+        "EXTRA_CFLAGS": "-g0 -ffile-prefix-map=%s=." % source.tree,
+        "CFLAGS": " ".join(["-O3"] + options.cflags) if options.cflags else "",
+        "CPPFLAGS": " ".join("-I" + folder for folder, _ in overlays),
+        "LDFLAGS": " ".join(options.ldflags),
+        "AR": " ".join(options.ar),
+        "NM": " ".join(options.nm),
+    }
+    key = _key(
+        [name, source.sha256, options.target, options.compiler, arguments, sorted(variables.items())],
+        [header for _, header in overlays],
+    )
+    folder = os.path.join(build_dir, "%s-%s" % (name, key))
+    stamp = os.path.join(folder, "finished")
+    if os.path.isfile(stamp):
+        say("reusing (%s)" % name)
+        return folder
+    os.makedirs(folder, exist_ok=True)
+    log = os.path.join(folder, "build.log")
+    if not os.path.isfile(os.path.join(folder, "configured")):
+        say("configure (%s) ..." % name)
+        environ = {k: v for k, v in os.environ.items() if k not in variables}
+        environ.update((k, v) for k, v in variables.items() if v)
+        _logged([os.path.join(source.tree, "configure")] + arguments, folder, log, environ)
+        _touch(os.path.join(folder, "configured"))
+    say("compile (%s, %d jobs) ..." % (name, options.jobs))
+    # Of a make around us, take neither the flags nor its job server.
+    environ = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    _logged(["make", "-j%d" % options.jobs, TARGETS[name]], folder, log, environ)
+    _touch(stamp)
+    return folder
+
+
+def _link(options, private, build_dir, raised):
+    """The folder with the private and the boot library."""
+    natives = [os.path.join(NATIVE, n) for n in ("range.c", "boot.c", "private.map", "boot.map")]
+    natives.append(os.path.join(OVERLAY, "jemalloc_sys.h"))
+    key = _key([os.path.basename(private), options.tls_cache], natives + [os.path.abspath(__file__)])
+    folder = os.path.join(build_dir, "link-" + key)
+    if os.path.isfile(os.path.join(folder, "finished")):
+        say("reusing (link)")
+        return folder
+    say("link (private, boot) ...")
+    os.makedirs(folder, exist_ok=True)
+    log = os.path.join(folder, "build.log")
+    compiler = options.cc + ["-O2", "-g0", "-fPIC", "-Wall", "-Wextra"] + options.cflags
+    compiler += ["-I" + OVERLAY, "-shared", "-Wl,-z,nodelete", "-Wl,-z,relro", "-Wl,-z,now"]
+    compiler += options.ldflags
+    boot = ["-DJE_BOOT_TSD=1"] if options.tls_cache else []
+    boot += ["-Wl,--version-script=" + natives[3], "-Wl,-soname,libjemalloc_boot.so"]
+    _logged(compiler + boot + [natives[1], "-o", "libjemalloc_boot.so"], folder, log)
+    compiler += ["-DJE_TCACHE_LIMIT_RAISED=1"] if raised else []
+    # -Bsymbolic: a host may export a je_malloc of its own.
+    flags = [
+        "-Wl,--wrap=mmap,--wrap=munmap,--wrap=sbrk,--wrap=pthread_self", "-Wl,-Bsymbolic", "-Wl,-z,defs",
+        "-Wl,--version-script=" + natives[2], "-Wl,-soname,libjemalloc_private.so",
+        "-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN", "-Wl,--no-as-needed",
+    ]
+    archive = os.path.join(private, TARGETS["private"])
+    _logged(
+        compiler + ["-DJE_LG_PAGE=%d" % options.lg_page] + flags
+        # range.c last, so that its second constructor follows jemalloc's.
+        + ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive", natives[0],
+           "libjemalloc_boot.so", "-Wl,--as-needed"] + LIBS + ["-o", "libjemalloc_private.so"],
+        folder, log,
+    )
+    for name in ("libjemalloc_private.so", "libjemalloc_boot.so"):
+        _logged(options.strip + ["--strip-all", name], folder, log)
+    _touch(os.path.join(folder, "finished"))
+    return folder
+
+
+def _stripped(options, folder):
+    path = os.path.join(folder, TARGETS["preload"])
+    target = os.path.join(folder, "stripped.so")
+    if not os.path.isfile(target):
+        shutil.copyfile(path, target + ".part")
+        _logged(options.strip + ["--strip-unneeded", target + ".part"], folder, os.path.join(folder, "build.log"))
+        os.replace(target + ".part", target)
+    return target
+
+
+def _key(values, files):
+    digest = hashlib.sha256(repr(values).encode())
+    for path in files:
+        with open(path, "rb") as file:
+            digest.update(hashlib.sha256(file.read()).digest())
+    return digest.hexdigest()[:12]
+
+
+def _touch(path):
+    with open(path, "w"):
+        pass
+
+
+def _logged(command, folder, log, environ=None):
+    """Run with the output in `log`; on failure its tail is the error."""
+    with open(log, "a", encoding="utf-8") as file:
+        file.write("$ %s\n" % " ".join(command))
+        file.flush()
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        except OSError as error:
+            raise BuildError("%s does not run: %s" % (command[0], error)) from None
+    if done.returncode:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            tail = "".join(file.readlines()[-25:])
+        raise BuildError(
+            "%s ends with %d; the end of %s:\n%s" % (os.path.basename(command[0]), done.returncode, log, tail)
+        )
+
+
+@contextlib.contextmanager
+def _locked(build_dir):
+    """One build at a time in a folder; the lock goes with the process."""
+    with open(os.path.join(build_dir, "lock"), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say("waiting for another build in this folder ...")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
