@@ -31,7 +31,7 @@ def core():
             f"alloc.{name}",
             [f"{SOURCE}/{name}.pyx"],
             include_dirs=INCLUDES,
-            depends=[*headers, f"{SOURCE}/include/alloc/alloc.h", f"{SOURCE}/_table.pxd"],
+            depends=[*headers, f"{SOURCE}/include/alloc/alloc.h", f"{SOURCE}/_table.pxd", f"{SOURCE}/_raw.pxd"],
             libraries=["dl"] if sys.platform.startswith("linux") else [],
             extra_compile_args=FLAGS,
         )

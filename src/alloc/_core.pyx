@@ -12,94 +12,23 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.memoryview cimport PyMemoryView_FromObject
 from libc.stdint cimport uint64_t, uintptr_t
 
+from alloc._raw cimport grant, regrant, release, to_layout, to_pointer, to_size
 from alloc._table cimport (
     ALLOC_CAP_OWNS, ALLOC_CAP_RESIZE, ALLOC_CAP_ZEROED, DEFAULT_ALIGN, EMPTY, alloc_table,
-    degraded_table, je, je_epoch, je_load, je_number, je_owns, jemalloc_table, quick_layout,
-    quick_size, system_table,
+    degraded_table, je, je_epoch, je_load, je_number, je_owns, jemalloc_table, system_table,
 )
 
 from _contextvars import ContextVar
-from _operator import index
 
 from alloc._locate import jemalloc_library
 from alloc.errors import (
-    AllocError, BackendUnavailableError, DoubleFreeError, InvalidFreeError, UseAfterFreeError,
+    BackendUnavailableError, DoubleFreeError, InvalidFreeError, UseAfterFreeError,
 )
 from alloc.layout import Layout, array_size, check
 
 IMPLEMENTATION = "cython"
 
 cdef object SIXTEEN = 16
-
-
-# --- arguments -----------------------------------------------------------------
-
-cdef inline int to_layout(object size, object align, size_t *s, size_t *a) except -1:
-    if align is SIXTEEN and quick_size(size, s):
-        a[0] = DEFAULT_ALIGN
-    elif not quick_layout(size, align, s, a):
-        size, align = check(size, align)
-        s[0] = <size_t>size
-        a[0] = <size_t>align
-    return 0
-
-
-cdef inline size_t to_size(object size) except? 0:
-    cdef size_t s, a
-    to_layout(size, SIXTEEN, &s, &a)
-    return s
-
-
-cdef void *to_pointer(object address) except? NULL:
-    """An address as a pointer.  What cannot be one of a live block is refused;
-    all else is believed, as in C."""
-    cdef uintptr_t value
-    try:
-        value = address if type(address) is int else index(address)
-    except OverflowError:
-        raise InvalidFreeError(f"{address} is not an address") from None
-    if value == 0 or <void *>value == EMPTY:
-        return <void *>value
-    if value < 65536 or value >> 56 or value & 7:
-        raise InvalidFreeError(f"{value:#x} is not the address of a block")
-    return <void *>value
-
-
-cdef int refuse(const alloc_table *table, size_t size, size_t align) except -1:
-    raise AllocError(Layout(size, align), table.name.decode())
-
-
-# --- raw memory: the semantics that the table leaves to its caller --------------
-
-cdef inline void *grant(const alloc_table *table, size_t size, size_t align,
-                        bint zeroed) except NULL:
-    cdef void *ptr
-    if size == 0:
-        return EMPTY
-    ptr = (table.alloc_zeroed if zeroed else table.alloc)(table.ctx, size, align)
-    if ptr is NULL:
-        refuse(table, size, align)
-    return ptr
-
-
-cdef inline void *regrant(const alloc_table *table, void *ptr, size_t size, size_t align,
-                          size_t new_size) except NULL:
-    cdef void *moved
-    if new_size == 0:
-        release(table, ptr, size, align)
-        return EMPTY
-    if ptr is EMPTY or ptr is NULL:
-        return grant(table, new_size, align, False)
-    moved = table.realloc(table.ctx, ptr, size, align, new_size)
-    if moved is NULL:
-        refuse(table, new_size, align)
-    return moved
-
-
-cdef inline void release(const alloc_table *table, void *ptr, size_t size,
-                         size_t align) noexcept:
-    if ptr is not NULL and ptr is not EMPTY:
-        table.dealloc(table.ctx, ptr, size, align)
 
 
 # --- blocks ----------------------------------------------------------------------
