@@ -63,7 +63,7 @@ def embedding(facts: Facts, environ: Mapping[str, str]) -> tuple[str, str]:
     forced = value(environ, "ALLOC_EMBEDDING")
     if forced is not None:
         return forced, f"ALLOC_EMBEDDING={forced}"
-    if facts.frozen is not None:
+    if facts.frozen:
         verdict = "guest" if facts.frozen in GUEST_FREEZERS else "standalone"
         return verdict, f"sys.frozen is {facts.frozen}"
     if facts.compiled_main:
