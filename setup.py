@@ -26,12 +26,15 @@ def core():
     from Cython.Build import cythonize
 
     headers = [f"{SOURCE}/_c/{name}" for name in os.listdir(f"{SOURCE}/_c")]
+    shared = [f"{SOURCE}/{name}.pxd" for name in ("_table", "_raw", "_again")]
     modules = [
         Extension(
             f"alloc.{name}",
             [f"{SOURCE}/{name}.pyx"],
             include_dirs=INCLUDES,
-            depends=[*headers, f"{SOURCE}/include/alloc/alloc.h", f"{SOURCE}/_table.pxd", f"{SOURCE}/_raw.pxd"],
+            depends=[*headers, f"{SOURCE}/include/alloc/alloc.h", *shared],
+            # Types on the heap are made anew after Py_Initialize, see _again.pxd.
+            define_macros=[("CYTHON_USE_TYPE_SPECS", "1")],
             libraries=["dl"] if sys.platform.startswith("linux") else [],
             extra_compile_args=FLAGS,
         )

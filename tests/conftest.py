@@ -26,6 +26,8 @@ COMPONENTS = {
     "gdb": "gdb (Debian: apt-get install gdb)",
     "gunicorn": "gunicorn (pip install gunicorn)",
     "gevent": "gevent and greenlet (pip install gevent)",
+    "unshare": "unshare and the right to make a mount namespace",
+    "venv": "a Python that makes virtual environments",
 }
 BACKENDS = {
     "system": lambda: alloc.System(),

@@ -26,11 +26,19 @@ TABLE = [
         ("standalone", "system", "standalone-without-jemalloc", "default"),
     ),
     (PURE, {}, ("standalone", "arena", "no-core", "default")),
-    (STANDALONE, {"ALLOC_DEFAULT": "system"}, ("standalone", "system", "environment", "environment")),
+    (
+        STANDALONE,
+        {"ALLOC_DEFAULT": "system"},
+        ("standalone", "system", "environment", "environment"),
+    ),
     (STANDALONE, {"ALLOC_DEFAULT": "arena"}, ("standalone", "arena", "environment", "environment")),
     (GUEST, {"ALLOC_DEFAULT": "jemalloc"}, ("guest", "jemalloc", "environment", "environment")),
     (GUEST, {"ALLOC_DEFAULT": " JEMALLOC "}, ("guest", "jemalloc", "environment", "environment")),
-    (STANDALONE, {"ALLOC_DEFAULT": "tcmalloc"}, ("standalone", "jemalloc", "standalone", "default")),
+    (
+        STANDALONE,
+        {"ALLOC_DEFAULT": "tcmalloc"},
+        ("standalone", "jemalloc", "standalone", "default"),
+    ),
     (PURE, {"ALLOC_DEFAULT": "system"}, ("standalone", "arena", "no-core", "default")),
     (
         replace(GUEST, jemalloc=None),
@@ -94,7 +102,10 @@ def test_embedding(seen, verdict):
 
 def test_ignored_values_are_named_with_the_valid_ones():
     d = decide(STANDALONE, {"ALLOC_DEFAULT": "tcmalloc", "ALLOC_DISABLE": "yes"})
-    assert "warning: ALLOC_DEFAULT='tcmalloc' is ignored: use one of system, jemalloc, arena" in d.evidence
+    assert (
+        "warning: ALLOC_DEFAULT='tcmalloc' is ignored: use one of system, jemalloc, arena"
+        in d.evidence
+    )
     assert "warning: ALLOC_DISABLE='yes' is ignored: use one of 1, 0" in d.evidence
 
 
@@ -123,8 +134,12 @@ facts = st.builds(
     jemalloc_trouble=texts,
     explicit=st.none() | st.just(("arena", "a.py:1")),
 )
-values = st.sampled_from(["1", "0", "system", "jemalloc", "arena", "standalone", "guest"]) | st.text()
-names = st.sampled_from(["ALLOC_DISABLE", "ALLOC_DEFAULT", "ALLOC_EMBEDDING", "ALLOC_IMPLEMENTATION"])
+values = (
+    st.sampled_from(["1", "0", "system", "jemalloc", "arena", "standalone", "guest"]) | st.text()
+)
+names = st.sampled_from(
+    ["ALLOC_DISABLE", "ALLOC_DEFAULT", "ALLOC_EMBEDDING", "ALLOC_IMPLEMENTATION"]
+)
 
 
 @given(facts, st.dictionaries(names, values))

@@ -144,12 +144,24 @@ print("leaving")
 
 
 @pytest.mark.needs_cc
-@pytest.mark.parametrize("compiler, flags", [("cc", ["-std=c99"]), ("c++", ["-x", "c++", "-std=c++11"])])
+@pytest.mark.parametrize(
+    "compiler, flags", [("cc", ["-std=c99"]), ("c++", ["-x", "c++", "-std=c++11"])]
+)
 def test_the_header_compiles_alone(tmp_path, compiler, flags):
     source = tmp_path / "try.c"
     source.write_text("#include <alloc/alloc.h>\nint main(void) { return ALLOC_ABI == 0; }\n")
     subprocess.run(
-        [compiler, *flags, "-Wall", "-Wextra", "-Werror", "-pedantic", "-I", alloc.get_include(),
-         "-fsyntax-only", source],
+        [
+            compiler,
+            *flags,
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-pedantic",
+            "-I",
+            alloc.get_include(),
+            "-fsyntax-only",
+            source,
+        ],
         check=True,
     )

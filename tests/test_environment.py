@@ -136,7 +136,7 @@ def test_a_subinterpreter_gets_an_allocator_too(python):
     out = python(
         """
 import sys
-sys.path.insert(0, %r)
+sys.path.insert(0, {!r})
 import alloc
 try:
     import _interpreters as api
@@ -145,7 +145,7 @@ except ImportError:
 i = api.create()
 text = '''
 import sys
-sys.path[:] = %r
+sys.path[:] = {!r}
 import alloc
 with alloc.allocate(1000, zeroed=True) as b:
     assert bytes(b.view) == bytes(1000)
@@ -156,8 +156,7 @@ assert not failed, failed
 api.destroy(i)
 alloc.allocate(10).free()
 print("done")
-"""
-        % ("", sys.path)
+""".format("", sys.path)
     )
     assert out == "done"
 

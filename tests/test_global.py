@@ -55,13 +55,13 @@ def test_raw_pointers_go_home_whatever_was_switched():
         ctypes.memset(address, turn, 1000)
         held.append((current, address, turn))
     # Each is reallocated while another allocator is current, and stays at home.
-    for index, (owner, address, turn) in enumerate(list(held)):
+    for index, (home, address, turn) in enumerate(list(held)):
         alloc.set_global_allocator(allocators[(turn + 1) % 3], replace=True)
         moved = alloc.realloc(address, 9000)
-        assert owner.owns(moved) and ctypes.string_at(moved, 1000) == bytes([turn]) * 1000
-        held[index] = (owner, moved, turn)
+        assert home.owns(moved) and ctypes.string_at(moved, 1000) == bytes([turn]) * 1000
+        held[index] = (home, moved, turn)
     alloc.set_global_allocator(alloc.System(), replace=True)
-    for owner, address, _ in held:
+    for _, address, _ in held:
         assert alloc.usable_size(address) >= 9000
         alloc.free(address)
     assert arena.statistics().blocks == 0

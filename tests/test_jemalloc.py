@@ -142,7 +142,9 @@ print("up")
 """
     done = subprocess.run(
         ["sh", "-c", f'ulimit -v {kilobytes}; exec "$0" -c "$1"', sys.executable, code],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (0, "refused\nup\n"), done.stderr
 
@@ -303,3 +305,15 @@ def test_sized_free_after_resize_in_place():
     for _ in range(200):
         turn()
     assert je.statistics().allocated - before < 1 << 17
+
+
+def test_sized_free_finds_the_class_of_an_over_aligned_block():
+    je = alloc.Jemalloc()
+    for size in (1, 100, 5000, 40_000):
+        for align in (32, 4096, 32768, 1 << 20, 4 << 20):
+            for _ in range(3):
+                je.allocate(size, align).free()
+            # Freed into the wrong class, it would come back here too small.
+            for again in (size, align, size * 2, align * 2):
+                with je.allocate(again) as block:
+                    assert block.usable_size >= again

@@ -91,5 +91,5 @@ def test_array_of_negative(count, itemsize):
 
 
 def test_the_empty_address_suits_every_alignment():
-    assert EMPTY_ADDRESS - 1 == sys.maxsize
+    assert sys.maxsize == EMPTY_ADDRESS - 1
     assert all(EMPTY_ADDRESS % (1 << bit) == 0 for bit in range(63))

@@ -18,6 +18,8 @@ from alloc._table cimport (
     degraded_table, je, je_epoch, je_load, je_number, je_owns, jemalloc_table, system_table,
 )
 
+from alloc._again cimport Py_AtExit, forget_module
+
 from _contextvars import ContextVar
 
 from alloc._locate import jemalloc_library
@@ -27,6 +29,8 @@ from alloc.errors import (
 from alloc.layout import Layout, array_size, check
 
 IMPLEMENTATION = "cython"
+
+Py_AtExit(forget_module)
 
 cdef object SIXTEEN = 16
 

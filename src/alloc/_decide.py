@@ -92,7 +92,7 @@ def decide(facts: Facts, environ: Mapping[str, str]) -> Decision:
     elif facts.jemalloc is not None:
         evidence.append(f"warning: jemalloc does not serve: {facts.jemalloc_trouble}")
     elif facts.core_error is None:
-        evidence.append(str(facts.jemalloc_trouble))
+        evidence.append(facts.jemalloc_trouble or "jemalloc-sys: not looked for in a guest")
     evidence += [f"warning: {text}" for text in complaints(environ)]
 
     has_core = facts.core_error is None

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sys
 
-from ._decide import Decision, decide
+from ._decide import Decision, decide, embedding
 from ._environ import complaints, environ, value
-from ._probe import probe
+from ._probe import probe, with_jemalloc
 from ._record import replace as changed
 from ._select import backend
 from .errors import BackendUnavailableError, GlobalAllocatorConflict
@@ -57,7 +57,11 @@ def _build(name: str) -> Allocator:
 
 def _choose_default() -> None:
     global _state
-    facts = probe()
+    facts = probe(jemalloc=False)
+    standalone = embedding(facts, environ)[0] == "standalone"
+    # In a guest not even the search path is searched for it without need.
+    if standalone or value(environ, "ALLOC_DEFAULT") == "jemalloc":
+        facts = with_jemalloc(facts)
     decision = decide(facts, environ)
     try:
         allocator = _build(decision.allocator)

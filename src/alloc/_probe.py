@@ -7,7 +7,7 @@ import os
 import sys
 
 from ._locate import jemalloc_library
-from ._record import Record
+from ._record import Record, replace
 from ._select import core_error, implementation, process
 from .errors import BackendUnavailableError
 
@@ -55,7 +55,8 @@ class Facts(Record):
     """Whether ``sys.orig_argv`` exists and is not empty."""
 
     jemalloc: str | None = None
-    """Path of jemalloc's private library, if ``jemalloc-sys`` is installed."""
+    """Path of jemalloc's private library; ``None`` if ``jemalloc-sys`` is not
+    installed or was not looked for."""
 
     jemalloc_trouble: str | None = None
     """Why jemalloc cannot serve, as far as is known."""
@@ -84,9 +85,9 @@ def named_main(path: str | None) -> str | None:
     """The first of :data:`MAIN_FUNCTIONS` that the file at ``path`` names, or ``None``."""
     if path is None:
         return None
-    import mmap
-
     try:
+        import mmap
+
         with (
             open(path, "rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image,
@@ -94,7 +95,7 @@ def named_main(path: str | None) -> str | None:
             for name in MAIN_FUNCTIONS:
                 if image.find(name + b"\0") >= 0:
                     return name.decode()
-    except (OSError, ValueError):
+    except (ImportError, OSError, ValueError):
         pass
     return None
 
@@ -115,21 +116,16 @@ def _malloc() -> str:
     return f"{allocator} ({file})" if allocator else file
 
 
-def probe() -> Facts:
-    """Gather the facts of this process.  Thread-safe; see the module's head."""
+def probe(jemalloc: bool = True) -> Facts:
+    """Gather the facts of this process.  Thread-safe; see the module's head.
+
+    ``jemalloc=False`` leaves out what `with_jemalloc` adds.
+    """
     stack, detail = _stack()
     # On Linux an unreadable stack is a doubt, and in doubt the verdict is guest.
     portable = stack is None and (implementation != "cython" or sys.platform != "linux")
-    jemalloc = trouble = None
-    if implementation == "cython":
-        try:
-            jemalloc = jemalloc_library()
-        except BackendUnavailableError as error:
-            trouble = str(error)
-    else:
-        trouble = "jemalloc needs the compiled core"
     frozen = getattr(sys, "frozen", None)
-    return Facts(
+    facts = Facts(
         implementation=implementation,
         core_error=core_error,
         platform=sys.platform,
@@ -138,8 +134,17 @@ def probe() -> Facts:
         stack=stack,
         stack_detail=detail,
         image_main=named_main(main_image()) if portable else None,
-        has_argv=bool(getattr(sys, "orig_argv", None)),
-        jemalloc=jemalloc,
-        jemalloc_trouble=trouble,
+        has_argv=getattr(sys, "orig_argv", None) != [],
         malloc=_malloc(),
     )
+    return with_jemalloc(facts) if jemalloc else facts
+
+
+def with_jemalloc(facts: Facts) -> Facts:
+    """The facts, and where jemalloc's library is: imports ``jemalloc_sys`` if it is there."""
+    if implementation != "cython":
+        return replace(facts, jemalloc_trouble="jemalloc needs the compiled core")
+    try:
+        return replace(facts, jemalloc=jemalloc_library())
+    except BackendUnavailableError as error:
+        return replace(facts, jemalloc_trouble=str(error))

@@ -5,6 +5,9 @@ No side effects, no state, and independent of the core: it answers where the cor
 cannot load.  All functions need the GIL and may be called from any thread.
 """
 
+from alloc._again cimport Py_AtExit, forget_module
+
+Py_AtExit(forget_module)
 
 cdef extern from "_c/probe.h":
     ctypedef struct stack_facts "alloc_stack_facts":

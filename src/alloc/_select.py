@@ -24,6 +24,9 @@ else:
     try:
         from . import _core as backend
         from . import _process as process
+
+        if backend.IMPLEMENTATION is None:  # Py_AtExit has room for 32 functions only
+            raise ImportError("the compiled core belongs to an interpreter that has ended")
     except ImportError as error:
         if _requested == "cython":
             raise

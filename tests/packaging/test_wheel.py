@@ -21,6 +21,7 @@ NEEDED = {
     "alloc/_table.pxd",
     "alloc/include/alloc/alloc.h",
     "alloc/py.typed",
+    "pytest_alloc.py",
 }
 
 
@@ -69,8 +70,11 @@ def names(path):
 def check_contents(found):
     assert found >= NEEDED
     strange = [
-        n for n in found
-        if not n.startswith(("alloc/", "pyalloc-")) or n.endswith((".c", ".o")) or "__pycache__" in n
+        n
+        for n in found
+        if not n.startswith(("alloc/", "pyalloc-", "pytest_alloc.py"))
+        or n.endswith((".c", ".o"))
+        or "__pycache__" in n
     ]
     assert not strange
     assert any(n.endswith("licenses/LICENSE") for n in found)

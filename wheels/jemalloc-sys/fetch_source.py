@@ -69,9 +69,13 @@ def fetch(dest, versions=VERSIONS, environ=os.environ):
             if path:
                 return path
     raise SourceUnavailable(
-        "jemalloc's source could not be had (" + " or ".join(versions) + "). Tried: "
+        "jemalloc's source could not be had ("
+        + " or ".join(versions)
+        + "). Tried: "
         + "; ".join(tried)
-        + ". Put a tarball in " + dest + " or name one with JEMALLOC_SYS_SOURCE."
+        + ". Put a tarball in "
+        + dest
+        + " or name one with JEMALLOC_SYS_SOURCE."
     )
 
 
@@ -79,14 +83,14 @@ def _named(path, environ):
     if os.path.isdir(path):
         return os.path.abspath(path)
     if not os.path.isfile(path):
-        raise SourceUnavailable("JEMALLOC_SYS_SOURCE names %s, which does not exist." % path)
+        raise SourceUnavailable(f"JEMALLOC_SYS_SOURCE names {path}, which does not exist.")
     found = sha256(path)
     wanted = environ.get("JEMALLOC_SYS_SOURCE_SHA256", "").lower()
     if found == wanted or (not wanted and found in KNOWN):
         return os.path.abspath(path)
     raise SourceUnavailable(
-        "JEMALLOC_SYS_SOURCE names %s, whose sha256 is %s and not %s. For a tarball of "
-        "your own, set JEMALLOC_SYS_SOURCE_SHA256." % (path, found, wanted or "one known here")
+        "JEMALLOC_SYS_SOURCE names {}, whose sha256 is {} and not {}. For a tarball of "
+        "your own, set JEMALLOC_SYS_SOURCE_SHA256.".format(path, found, wanted or "one known here")
     )
 
 
@@ -98,7 +102,7 @@ def _in_folder(dest, version, tried):
         found = sha256(path)
         if KNOWN.get(found, ("",))[0] == version:
             return os.path.abspath(path)
-        tried.append("%s in the folder (refused: its sha256 is %s)" % (name, found))
+        tried.append(f"{name} in the folder (refused: its sha256 is {found})")
     return None
 
 
@@ -107,7 +111,7 @@ def _keep(path, dest, version, tried, where):
     found = sha256(path)
     known = KNOWN.get(found)
     if known is None or known[0] != version:
-        tried.append("%s (refused: the sha256 of what came is %s)" % (where, found))
+        tried.append(f"{where} (refused: the sha256 of what came is {found})")
         return None
     target = os.path.join(dest, known[1])
     shutil.move(path, target + ".part")
@@ -122,14 +126,14 @@ def _from_upstream(dest, version, tried):
     url = next((k[2] for k in KNOWN.values() if k[0] == version), None)
     if url is None:
         return None
-    say("fetching %s" % url)
+    say(f"fetching {url}")
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "tarball")
         try:
             with urllib.request.urlopen(url, timeout=60) as answer, open(path, "wb") as out:
                 shutil.copyfileobj(answer, out)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            tried.append("%s (%s)" % (url, error))
+            tried.append(f"{url} ({error})")
             return None
         return _keep(path, dest, version, tried, url)
 
@@ -166,10 +170,16 @@ def machine_entries(root="/etc/apt"):
             options = {k: fields[k] for k in ("signed-by", "trusted") if k in fields}
             for uri in fields.get("uris", "").split():
                 entries.append(
-                    (uri, fields.get("suites", "").split(), fields.get("components", "").split(), options)
+                    (
+                        uri,
+                        fields.get("suites", "").split(),
+                        fields.get("components", "").split(),
+                        options,
+                    )
                 )
     return [
-        e for e in entries
+        e
+        for e in entries
         if e[2] and "security" not in e[0] and not any(s.endswith("-security") for s in e[1])
     ]
 
@@ -186,11 +196,15 @@ def stanzas(entries, kind, suite=None):
     """The entries as deb822 text of type `kind`, moved to `suite` if given."""
     out = []
     for uri, suites, components, options in entries:
-        lines = ["Types: " + kind, "URIs: " + uri, "Suites: " + (suite or " ".join(suites)),
-                 "Components: " + " ".join(components)]
+        lines = [
+            "Types: " + kind,
+            "URIs: " + uri,
+            "Suites: " + (suite or " ".join(suites)),
+            "Components: " + " ".join(components),
+        ]
         for name, field in (("signed-by", "Signed-By"), ("trusted", "Trusted")):
             if name in options:
-                lines.append("%s: %s" % (field, options[name]))
+                lines.append(f"{field}: {options[name]}")
         text = "\n".join(lines) + "\n"
         if text not in out:
             out.append(text)
@@ -209,9 +223,9 @@ def apt(text, commands, folder, tried, where):
     base = ["apt-get", "-qq"]
     options = [
         "Dir::Etc::sourcelist=/dev/null",
-        "Dir::Etc::sourceparts=%s/parts" % folder,
-        "Dir::State::lists=%s/lists" % folder,
-        "Dir::Cache=%s/cache" % folder,
+        f"Dir::Etc::sourceparts={folder}/parts",
+        f"Dir::State::lists={folder}/lists",
+        f"Dir::Cache={folder}/cache",
     ]
     if os.getuid() == 0:  # apt's own user cannot write to our folder
         options.append("APT::Sandbox::User=root")
@@ -220,15 +234,20 @@ def apt(text, commands, folder, tried, where):
     for command in [["update"]] + commands:
         try:
             done = subprocess.run(
-                base + command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, timeout=300,
+                base + command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=300,
             )
         except (OSError, subprocess.SubprocessError) as error:
-            tried.append("%s (%s)" % (where, error))
+            tried.append(f"{where} ({error})")
             return False
         if done.returncode:
             last = done.stdout.strip().splitlines()[-1:] or ["exit status %d" % done.returncode]
-            tried.append("%s (%s)" % (where, last[0]))
+            tried.append(f"{where} ({last[0]})")
             return False
     return True
 
@@ -240,7 +259,7 @@ def _from_distribution(dest, version, tried):
         tried.append(where + " (no apt-get with package lists here)")
         return None
     suite = "unstable" if version == VERSIONS[0] else None
-    say("asking the distribution for its source package of %s ..." % version)
+    say(f"asking the distribution for its source package of {version} ...")
     with tempfile.TemporaryDirectory() as folder:
         download = ["source", "--download-only", "--tar-only", "jemalloc"]
         if not apt(stanzas(entries, "deb-src", suite), [download], folder, tried, where):
@@ -261,7 +280,7 @@ def main(argv=None):
     try:
         print(fetch(options.dest, (options.version,) if options.version else VERSIONS))
     except SourceUnavailable as error:
-        say("error: %s" % error)
+        say(f"error: {error}")
         return 1
     return 0
 

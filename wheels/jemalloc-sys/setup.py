@@ -10,10 +10,10 @@ from setuptools.command.build_py import build_py
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
-import fetch_source  # noqa: E402  (beside this file, not installed)
-from jemalloc_build import BuildError, recipe, stage  # noqa: E402
-from jemalloc_build.options import Options  # noqa: E402
-from jemalloc_build.source import prepare  # noqa: E402
+import fetch_source
+from jemalloc_build import BuildError, recipe, stage
+from jemalloc_build.options import Options
+from jemalloc_build.source import prepare
 
 # These need the library; an sdist and plain questions do not.
 BUILDING = {"bdist_wheel", "dist_info", "editable_wheel", "build", "build_py", "install", "develop"}
@@ -37,7 +37,7 @@ def build_dir(options):
 try:
     OPTIONS, SOURCE, VERSION = load()
 except BuildError as error:
-    sys.exit("jemalloc: error: %s" % error)
+    sys.exit(f"jemalloc: error: {error}")
 
 
 class BuildPy(build_py):
@@ -51,9 +51,11 @@ class BuildPy(build_py):
                 stage.write_prebuilt(package, OPTIONS)
             else:
                 OPTIONS.find_compiler()
-                stage.write(package, OPTIONS, SOURCE, recipe.build(OPTIONS, SOURCE, build_dir(OPTIONS)))
+                stage.write(
+                    package, OPTIONS, SOURCE, recipe.build(OPTIONS, SOURCE, build_dir(OPTIONS))
+                )
         except BuildError as error:
-            sys.exit("jemalloc: error: %s" % error)
+            sys.exit(f"jemalloc: error: {error}")
 
 
 class BinaryDistribution(Distribution):

@@ -42,11 +42,11 @@ static int alloc_sys_owns(void *ctx, const void *ptr) {
     return ptr != NULL && ptr != ALLOC_EMPTY && !alloc_je_owns(ctx, ptr);
 }
 
-/* jemalloc aligns a size class by its size: 8 bytes come at a multiple of 8.
- * Raising the size to the alignment makes every class up to 16 fit, and the
- * same rule at free finds the same class again. */
+/* The size to ask for, and to name at free: both must give the same class.
+ * jemalloc aligns a class by its size, so 8 bytes come at a multiple of 8 only;
+ * up to 16 the size is raised to the alignment, above that flags say it. */
 static inline size_t alloc_je_size(size_t size, size_t align) {
-    return size < align ? align : size;
+    return align <= ALLOC_DEFAULT_ALIGN && size < align ? align : size;
 }
 
 static inline int alloc_je_flags(size_t align) {

@@ -23,8 +23,19 @@ def main():
         plain = os.path.join(folder, "libplain.so")
         subprocess.run([cc, "-O2", "-o", program, os.path.join(HERE, "tls.c"), "-ldl"], check=True)
         subprocess.run(
-            [cc, "-shared", "-o", plain, "-Wl,--whole-archive", jemalloc_sys.get_library("static"),
-             "-Wl,--no-whole-archive", "-lm", "-lpthread", "-ldl"], check=True,
+            [
+                cc,
+                "-shared",
+                "-o",
+                plain,
+                "-Wl,--whole-archive",
+                jemalloc_sys.get_library("static"),
+                "-Wl,--no-whole-archive",
+                "-lm",
+                "-lpthread",
+                "-ldl",
+            ],
+            check=True,
         )
         ways = {
             "initial-exec (preloaded)": ([], {"LD_PRELOAD": jemalloc_sys.get_library("preload")}),
@@ -36,7 +47,9 @@ def main():
         for _ in range(ROUNDS):
             for way, (arguments, extra) in ways.items():
                 environ = dict(os.environ, MALLOC_CONF=conf, JE_MALLOC_CONF=conf, **extra)
-                out = subprocess.run([program] + arguments, env=environ, check=True, stdout=subprocess.PIPE)
+                out = subprocess.run(
+                    [program] + arguments, env=environ, check=True, stdout=subprocess.PIPE
+                )
                 best[way] = min(best[way], float(out.stdout))
     base = best["initial-exec (preloaded)"]
     print("jemalloc %s, 64-byte pair, best of %d" % (jemalloc_sys.build_info()["jemalloc"], ROUNDS))

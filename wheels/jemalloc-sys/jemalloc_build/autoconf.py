@@ -26,8 +26,11 @@ def make_configure(tree, build_dir):
     say("autoconf: making configure ...")
     done = subprocess.run(
         ["/bin/sh", program] if not shutil.which("autoconf") else [program],
-        cwd=tree, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        universal_newlines=True,
+        cwd=tree,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if done.returncode or not os.path.isfile(os.path.join(tree, "configure")):
         raise BuildError("autoconf fails: " + done.stdout.strip()[-1000:])
@@ -38,7 +41,9 @@ def _unpack(root):
         return
     for tool in ("apt-get", "dpkg-deb", "perl"):
         if not shutil.which(tool):
-            raise BuildError("this source has no configure, and there is neither autoconf nor " + tool)
+            raise BuildError(
+                "this source has no configure, and there is neither autoconf nor " + tool
+            )
     say("autoconf: taking the distribution's package ...")
     folder = root + ".part"
     shutil.rmtree(folder, ignore_errors=True)
@@ -62,14 +67,20 @@ def _download(folder):
     if not fetch_source.apt(
         text, [["download"] + PACKAGES], folder, tried, "the distribution's autoconf"
     ):
-        raise BuildError("this source has no configure, and autoconf is not to be had: " + "; ".join(tried))
+        raise BuildError(
+            "this source has no configure, and autoconf is not to be had: " + "; ".join(tried)
+        )
     fetch_source.apt(text, [["download"] + HELPERS], folder, [], "")
 
 
 def _quiet(command, folder):
     return subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, universal_newlines=True,
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 

@@ -17,9 +17,21 @@ DEFAULT_CONF = (
 
 PREFIX = "JEMALLOC_SYS_"
 NAMES = {
-    "SOURCE", "SOURCE_SHA256", "LIBRARY", "VERSION", "BUILD_DIR", "JOBS", "HOST",
-    "WITH_LG_PAGE", "WITH_LG_HUGEPAGE", "WITH_LG_VADDR", "WITH_MALLOC_CONF",
-    "PROFILING", "STATS", "DEBUG", "TLS_CACHE",
+    "SOURCE",
+    "SOURCE_SHA256",
+    "LIBRARY",
+    "VERSION",
+    "BUILD_DIR",
+    "JOBS",
+    "HOST",
+    "WITH_LG_PAGE",
+    "WITH_LG_HUGEPAGE",
+    "WITH_LG_VADDR",
+    "WITH_MALLOC_CONF",
+    "PROFILING",
+    "STATS",
+    "DEBUG",
+    "TLS_CACHE",
     "RANGE",  # for running, not for building
 }
 
@@ -30,13 +42,13 @@ class Options:
     def __init__(self, environ=os.environ):
         self._environ = environ
         unknown = sorted(
-            name for name in environ
-            if name.startswith(PREFIX) and name[len(PREFIX):] not in NAMES
+            name for name in environ if name.startswith(PREFIX) and name[len(PREFIX) :] not in NAMES
         )
         if unknown:
             raise BuildError(
-                "%s: no such option; there are %s"
-                % (", ".join(unknown), ", ".join(PREFIX + n for n in sorted(NAMES)))
+                "{}: no such option; there are {}".format(
+                    ", ".join(unknown), ", ".join(PREFIX + n for n in sorted(NAMES))
+                )
             )
         self.host = self._text("HOST")
         self.library = self._text("LIBRARY")
@@ -62,7 +74,7 @@ class Options:
         if value is None or not value.strip():
             return default
         if not re.fullmatch(pattern, value.strip()):
-            raise BuildError("%s%s=%s: it must match %s" % (PREFIX, name, value, pattern))
+            raise BuildError(f"{PREFIX}{name}={value}: it must match {pattern}")
         return value.strip()
 
     def _number(self, name, least, most):
@@ -80,7 +92,7 @@ class Options:
         if text in ("", "auto"):
             return default
         if text not in ("0", "1"):
-            raise BuildError("%s%s=%s: it must be 0 or 1" % (PREFIX, name, text))
+            raise BuildError(f"{PREFIX}{name}={text}: it must be 0 or 1")
         return text == "1"
 
     def find_compiler(self):
@@ -115,17 +127,20 @@ class Options:
         for name in (p + n for p in prefixes for n in names):
             if shutil.which(name):
                 return [name]
-        raise BuildError("no %s found: install one, or set %s" % (" or ".join(names), variable))
+        raise BuildError("no {} found: install one, or set {}".format(" or ".join(names), variable))
 
 
 def _run(command, text=None):
     try:
         done = subprocess.run(
-            command, input=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            universal_newlines=True, timeout=120,
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise BuildError("%s does not run: %s" % (command[0], error)) from None
+        raise BuildError(f"{command[0]} does not run: {error}") from None
     if done.returncode:
-        raise BuildError("%s fails: %s" % (" ".join(command), done.stderr.strip()))
+        raise BuildError("{} fails: {}".format(" ".join(command), done.stderr.strip()))
     return done.stdout

@@ -83,7 +83,9 @@ def raises_tcache_limit(options, source):
 
     Not with its assertions, one of which says just that.
     """
-    with open(os.path.join(source.tree, "include", "jemalloc", "internal", "sc.h"), encoding="utf-8") as file:
+    with open(
+        os.path.join(source.tree, "include", "jemalloc", "internal", "sc.h"), encoding="utf-8"
+    ) as file:
         return "LG_USIZE_GROW_SLOW_THRESHOLD" in file.read() and not options.debug
 
 
@@ -98,7 +100,7 @@ def _compile(name, options, source, build_dir):
     variables = {
         "CC": " ".join(options.cc),
         # EXTRA_CFLAGS come last: configure adds -g3, and the archive would be 41 MB.
-        "EXTRA_CFLAGS": "-g0 -ffile-prefix-map=%s=." % source.tree,
+        "EXTRA_CFLAGS": f"-g0 -ffile-prefix-map={source.tree}=.",
         "CFLAGS": " ".join(["-O3"] + options.cflags) if options.cflags else "",
         "CPPFLAGS": " ".join("-I" + folder for folder, _ in overlays),
         "LDFLAGS": " ".join(options.ldflags),
@@ -106,18 +108,25 @@ def _compile(name, options, source, build_dir):
         "NM": " ".join(options.nm),
     }
     key = _key(
-        [name, source.sha256, options.target, options.compiler, arguments, sorted(variables.items())],
+        [
+            name,
+            source.sha256,
+            options.target,
+            options.compiler,
+            arguments,
+            sorted(variables.items()),
+        ],
         [header for _, header in overlays],
     )
-    folder = os.path.join(build_dir, "%s-%s" % (name, key))
+    folder = os.path.join(build_dir, f"{name}-{key}")
     stamp = os.path.join(folder, "finished")
     if os.path.isfile(stamp):
-        say("reusing (%s)" % name)
+        say(f"reusing ({name})")
         return folder
     os.makedirs(folder, exist_ok=True)
     log = os.path.join(folder, "build.log")
     if not os.path.isfile(os.path.join(folder, "configured")):
-        say("configure (%s) ..." % name)
+        say(f"configure ({name}) ...")
         environ = {k: v for k, v in os.environ.items() if k not in variables}
         environ.update((k, v) for k, v in variables.items() if v)
         _logged([os.path.join(source.tree, "configure")] + arguments, folder, log, environ)
@@ -134,7 +143,9 @@ def _link(options, private, build_dir, raised):
     """The folder with the private and the boot library."""
     natives = [os.path.join(NATIVE, n) for n in ("range.c", "boot.c", "private.map", "boot.map")]
     natives.append(os.path.join(OVERLAY, "jemalloc_sys.h"))
-    key = _key([os.path.basename(private), options.tls_cache], natives + [os.path.abspath(__file__)])
+    key = _key(
+        [os.path.basename(private), options.tls_cache], natives + [os.path.abspath(__file__)]
+    )
     folder = os.path.join(build_dir, "link-" + key)
     if os.path.isfile(os.path.join(folder, "finished")):
         say("reusing (link)")
@@ -151,17 +162,33 @@ def _link(options, private, build_dir, raised):
     compiler += ["-DJE_TCACHE_LIMIT_RAISED=1"] if raised else []
     # -Bsymbolic: a host may export a je_malloc of its own.
     flags = [
-        "-Wl,--wrap=mmap,--wrap=munmap,--wrap=sbrk,--wrap=pthread_self", "-Wl,-Bsymbolic", "-Wl,-z,defs",
-        "-Wl,--version-script=" + natives[2], "-Wl,-soname,libjemalloc_private.so",
-        "-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN", "-Wl,--no-as-needed",
+        "-Wl,--wrap=mmap,--wrap=munmap,--wrap=sbrk,--wrap=pthread_self",
+        "-Wl,-Bsymbolic",
+        "-Wl,-z,defs",
+        "-Wl,--version-script=" + natives[2],
+        "-Wl,-soname,libjemalloc_private.so",
+        "-Wl,--enable-new-dtags",
+        "-Wl,-rpath,$ORIGIN",
+        "-Wl,--no-as-needed",
     ]
     archive = os.path.join(private, TARGETS["private"])
     _logged(
-        compiler + ["-DJE_LG_PAGE=%d" % options.lg_page] + flags
+        compiler
+        + ["-DJE_LG_PAGE=%d" % options.lg_page]
+        + flags
         # range.c last, so that its second constructor follows jemalloc's.
-        + ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive", natives[0],
-           "libjemalloc_boot.so", "-Wl,--as-needed"] + LIBS + ["-o", "libjemalloc_private.so"],
-        folder, log,
+        + [
+            "-Wl,--whole-archive",
+            archive,
+            "-Wl,--no-whole-archive",
+            natives[0],
+            "libjemalloc_boot.so",
+            "-Wl,--as-needed",
+        ]
+        + LIBS
+        + ["-o", "libjemalloc_private.so"],
+        folder,
+        log,
     )
     for name in ("libjemalloc_private.so", "libjemalloc_boot.so"):
         _logged(options.strip + ["--strip-all", name], folder, log)
@@ -174,7 +201,11 @@ def _stripped(options, folder):
     target = os.path.join(folder, "stripped.so")
     if not os.path.isfile(target):
         shutil.copyfile(path, target + ".part")
-        _logged(options.strip + ["--strip-unneeded", target + ".part"], folder, os.path.join(folder, "build.log"))
+        _logged(
+            options.strip + ["--strip-unneeded", target + ".part"],
+            folder,
+            os.path.join(folder, "build.log"),
+        )
         os.replace(target + ".part", target)
     return target
 
@@ -195,20 +226,25 @@ def _touch(path):
 def _logged(command, folder, log, environ=None):
     """Run with the output in `log`; on failure its tail is the error."""
     with open(log, "a", encoding="utf-8") as file:
-        file.write("$ %s\n" % " ".join(command))
+        file.write("$ {}\n".format(" ".join(command)))
         file.flush()
         try:
             done = subprocess.run(
-                command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=file,
+                command,
+                cwd=folder,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
                 stderr=subprocess.STDOUT,
             )
         except OSError as error:
-            raise BuildError("%s does not run: %s" % (command[0], error)) from None
+            raise BuildError(f"{command[0]} does not run: {error}") from None
     if done.returncode:
         with open(log, encoding="utf-8", errors="replace") as file:
             tail = "".join(file.readlines()[-25:])
         raise BuildError(
-            "%s ends with %d; the end of %s:\n%s" % (os.path.basename(command[0]), done.returncode, log, tail)
+            "%s ends with %d; the end of %s:\n%s"
+            % (os.path.basename(command[0]), done.returncode, log, tail)
         )
 
 

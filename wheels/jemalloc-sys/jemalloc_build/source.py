@@ -32,14 +32,14 @@ def prepare(build_dir, dest):
         try:
             path = fetch_source.fetch(dest, (version,) if refused else fetch_source.VERSIONS)
         except fetch_source.SourceUnavailable as error:
-            raise BuildError("%s%s" % (error, " (%s)" % refused if refused else "")) from None
+            raise BuildError("{}{}".format(error, f" ({refused})" if refused else "")) from None
         try:
             return _prepared(path, build_dir)
         except BuildError as error:
             if os.environ.get("JEMALLOC_SYS_SOURCE"):
                 raise
             refused = error
-            say("%s; trying an older source" % error)
+            say(f"{error}; trying an older source")
     raise refused
 
 
@@ -52,7 +52,7 @@ def _prepared(path, build_dir):
         if os.path.isdir(path):
             shutil.copytree(path, part, symlinks=True, ignore=shutil.ignore_patterns(".git", "*.o"))
         else:
-            say("unpacking %s ..." % os.path.basename(path))
+            say(f"unpacking {os.path.basename(path)} ...")
             _unpack(path, part)
         if not os.path.isfile(os.path.join(part, "configure")):
             autoconf.make_configure(part, build_dir)
@@ -68,10 +68,12 @@ def _unpack(path, target):
     try:
         with tarfile.open(path) as tar:
             # Checksum verified, so trusted; the filter only silences a warning.
-            tar.extractall(holder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+            tar.extractall(
+                holder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {})
+            )
         tops = glob.glob(os.path.join(holder, "*"))
         if len(tops) != 1 or not os.path.isfile(os.path.join(tops[0], "configure.ac")):
-            raise BuildError("%s is not a source tarball of jemalloc" % path)
+            raise BuildError(f"{path} is not a source tarball of jemalloc")
         # The top folder's name ends in the commit if nothing else says it.
         commit = re.search(r"-([0-9a-f]{7,40})$", tops[0])
         if commit:
@@ -79,7 +81,7 @@ def _unpack(path, target):
                 file.write(commit[1])
         os.replace(tops[0], target)
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise BuildError("%s cannot be unpacked: %s" % (path, error)) from None
+        raise BuildError(f"{path} cannot be unpacked: {error}") from None
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 
@@ -88,9 +90,14 @@ def _sha256_of_tree(path):
     """One checksum over the names and contents that make the library."""
     digest = hashlib.sha256()
     for folder, folders, names in os.walk(path):
-        folders[:] = sorted(f for f in folders if f not in (".git", "test", "doc", "autom4te.cache"))
+        folders[:] = sorted(
+            f for f in folders if f not in (".git", "test", "doc", "autom4te.cache")
+        )
         for name in sorted(names):
-            if name.endswith((".c", ".h", ".in", ".ac", ".sh", ".m4")) or name in ("configure", "VERSION"):
+            if name.endswith((".c", ".h", ".in", ".ac", ".sh", ".m4")) or name in (
+                "configure",
+                "VERSION",
+            ):
                 full = os.path.join(folder, name)
                 digest.update(os.path.relpath(full, path).encode() + b"\0")
                 with open(full, "rb") as file:
@@ -100,6 +107,7 @@ def _sha256_of_tree(path):
 
 def _versions(tree):
     """("5.3.1", "5.3.1-0-g81034ce"); a release tarball has a file that says so."""
+
     def text(name):
         try:
             with open(os.path.join(tree, name), encoding="utf-8") as file:
@@ -111,6 +119,8 @@ def _versions(tree):
     if not re.match(r"\d+\.\d+\.\d+-\d+-g[0-9a-f]+$", full):
         release = re.search(r"(?m)^\* (\d+\.\d+\.\d+)\b", text("ChangeLog"))
         if not release:
-            raise BuildError("the source does not say which version it is: neither VERSION nor ChangeLog do")
-        full = "%s-0-g%s" % (release[1], text(".commit") or "0" * 40)
+            raise BuildError(
+                "the source does not say which version it is: neither VERSION nor ChangeLog do"
+            )
+        full = "{}-0-g{}".format(release[1], text(".commit") or "0" * 40)
     return full.split("-")[0], full

@@ -67,7 +67,9 @@ def write(package, options, source, built):
             shutil.copyfile(path, os.path.join(lib, name))
             os.chmod(os.path.join(lib, name), 0o644 if name.endswith(".a") else 0o755)
     shutil.copyfile(built["jemalloc.h"], os.path.join(_folder(include, "jemalloc"), "jemalloc.h"))
-    shutil.copyfile(os.path.join(recipe.OVERLAY, "jemalloc_sys.h"), os.path.join(include, "jemalloc_sys.h"))
+    shutil.copyfile(
+        os.path.join(recipe.OVERLAY, "jemalloc_sys.h"), os.path.join(include, "jemalloc_sys.h")
+    )
     shutil.copyfile(os.path.join(source.tree, "COPYING"), os.path.join(package, "COPYING.jemalloc"))
     facts = {
         "jemalloc": source.full_version,
@@ -96,7 +98,11 @@ def write_prebuilt(package, options):
         content = file.read()
     for symbol in (b"\0je_malloc\0", b"\0je_sys_abi\0"):
         if symbol not in content:
-            raise BuildError("JEMALLOC_SYS_LIBRARY: %s has no %s" % (options.library, symbol.decode().strip("\0")))
+            raise BuildError(
+                "JEMALLOC_SYS_LIBRARY: {} has no {}".format(
+                    options.library, symbol.decode().strip("\0")
+                )
+            )
     lib, include = _folder(package, "lib"), _folder(package, "include")
     shutil.copyfile(options.library, os.path.join(lib, "libjemalloc_private.so"))
     beside = os.path.dirname(os.path.abspath(options.library))
@@ -108,7 +114,9 @@ def write_prebuilt(package, options):
         if os.path.isfile(header):
             _folder(include, os.path.dirname(name))
             shutil.copyfile(header, os.path.join(include, name))
-    shutil.copyfile(os.path.join(recipe.HERE, "LICENSE.jemalloc"), os.path.join(package, "COPYING.jemalloc"))
+    shutil.copyfile(
+        os.path.join(recipe.HERE, "LICENSE.jemalloc"), os.path.join(package, "COPYING.jemalloc")
+    )
     version = prebuilt_version(options)
     _texts(package, distribution_version(version), {"jemalloc": version, "prebuilt": True})
 
@@ -121,7 +129,7 @@ def prebuilt_version(options):
         with open(options.library, "rb") as file:
             found = re.search(rb"\0(\d+\.\d+\.\d+)-\d+-g[0-9a-f]+\0", file.read())
     except OSError as error:
-        raise BuildError("JEMALLOC_SYS_LIBRARY: %s" % error) from None
+        raise BuildError(f"JEMALLOC_SYS_LIBRARY: {error}") from None
     if not found:
         raise BuildError("JEMALLOC_SYS_LIBRARY does not say its version; set JEMALLOC_SYS_VERSION")
     return found[1].decode()
@@ -135,14 +143,14 @@ def _texts(package, version, facts):
         "lib/cmake/jemalloc-sys/jemalloc-sys-config.cmake": CMAKE % fields,
         "lib/cmake/jemalloc-sys/jemalloc-sys-config-version.cmake": CMAKE_VERSION % fields,
         "build_info.json": json.dumps(facts, indent=2, sort_keys=True) + "\n",
-        "_version.py": "version = %r\n" % version,
+        "_version.py": f"version = {version!r}\n",
     }
     for name, text in texts.items():
         path = os.path.join(package, name)
         _folder(package, os.path.dirname(name))
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
-    say("the package is in %s" % package)
+    say(f"the package is in {package}")
 
 
 def _folder(*parts):

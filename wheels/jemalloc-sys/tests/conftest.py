@@ -61,8 +61,11 @@ def fresh():
         if shell:
             command = ["/bin/sh", "-c", shell + '; exec "$0" "$@"'] + command
         done = subprocess.run(
-            command, env=clean_environ(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            universal_newlines=True, timeout=120,
+            command,
+            env=clean_environ(env),
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert (done.returncode, stderr or done.stderr) == (0, stderr), done.stderr + done.stdout
         assert stderr in done.stderr
@@ -80,7 +83,7 @@ def compiled(tmp_path):
         source.write_text(textwrap.dedent(text))
         command = [os.environ.get("CC", "cc"), "-Wall", "-Wextra", "-Werror"]
         command += [str(source), "-o", str(program)] + list(flags)
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0, done.stdout
         return str(program)
 
@@ -89,7 +92,8 @@ def compiled(tmp_path):
 
 def clean_environ(extra=None):
     environ = {
-        k: v for k, v in os.environ.items()
+        k: v
+        for k, v in os.environ.items()
         if k not in ("JE_MALLOC_CONF", "MALLOC_CONF", "LD_PRELOAD", "PYTHONPATH")
         and not k.startswith("JEMALLOC_SYS_")
     }

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-import fetch_source  # noqa: E402
+import fetch_source
 
 
 @pytest.fixture
@@ -19,7 +19,9 @@ def fetch(clean):
         environ = clean(dict({"PATH": "/nowhere", "https_proxy": "http://127.0.0.1:9"}, **environ))
         return subprocess.run(
             [sys.executable, os.path.join(ROOT, "fetch_source.py"), "--dest", str(dest)],
-            env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+            env=environ,
+            capture_output=True,
+            text=True,
         )
 
     return run
@@ -40,7 +42,9 @@ def test_a_checksum_of_ones_own(fetch, tmp_path):
     sha256 = fetch_source.sha256(str(own))
     done = fetch(tmp_path, {"JEMALLOC_SYS_SOURCE": str(own), "JEMALLOC_SYS_SOURCE_SHA256": sha256})
     assert (done.returncode, done.stdout.strip()) == (0, str(own))
-    done = fetch(tmp_path, {"JEMALLOC_SYS_SOURCE": str(own), "JEMALLOC_SYS_SOURCE_SHA256": "0" * 64})
+    done = fetch(
+        tmp_path, {"JEMALLOC_SYS_SOURCE": str(own), "JEMALLOC_SYS_SOURCE_SHA256": "0" * 64}
+    )
     assert done.returncode == 1
 
 
@@ -101,8 +105,13 @@ def test_both_formats_of_package_lists(tmp_path):
 
 @pytest.mark.parametrize(
     "name, value, message",
-    [("JOBS", "many", "number"), ("PROFILING", "yes", "0 or 1"), ("WITH_LG_PAGE", "99", "12 to 24"),
-     ("WITH_MALLOC_CONF", "a;b", "must match"), ("WITH_LGPAGE", "12", "no such option")],
+    [
+        ("JOBS", "many", "number"),
+        ("PROFILING", "yes", "0 or 1"),
+        ("WITH_LG_PAGE", "99", "12 to 24"),
+        ("WITH_MALLOC_CONF", "a;b", "must match"),
+        ("WITH_LGPAGE", "12", "no such option"),
+    ],
 )
 def test_unknown_build_options_are_errors(name, value, message):
     from jemalloc_build import BuildError

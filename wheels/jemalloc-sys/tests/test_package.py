@@ -17,8 +17,10 @@ def tool(clean):
 
     def run(*arguments):
         done = subprocess.run(
-            [sys.executable, "-m", "jemalloc_sys"] + list(arguments), env=clean(),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+            [sys.executable, "-m", "jemalloc_sys"] + list(arguments),
+            env=clean(),
+            capture_output=True,
+            text=True,
         )
         return done.returncode, done.stdout.strip(), done.stderr
 
@@ -31,8 +33,11 @@ def pkg_config(clean):
 
     def run(folder):
         out = subprocess.run(
-            ["pkg-config", "--cflags", "--libs", "jemalloc-sys"], env=clean({"PKG_CONFIG_PATH": folder}),
-            stdout=subprocess.PIPE, universal_newlines=True, check=True,
+            ["pkg-config", "--cflags", "--libs", "jemalloc-sys"],
+            env=clean({"PKG_CONFIG_PATH": folder}),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
         return out.stdout.split()
 
@@ -76,7 +81,12 @@ def test_facts_name_no_path():
 
 def test_import_is_light():
     code = "import sys; before = set(sys.modules); import jemalloc_sys; print(sorted(set(sys.modules) - before))"
-    out = subprocess.run([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, universal_newlines=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     assert out.stdout.strip() == "['jemalloc_sys', 'jemalloc_sys._version']"
 
 
@@ -104,7 +114,9 @@ def test_wheel_is_for_any_python_and_carries_both_licences():
 def test_exports_only_our_prefix(kind, pattern):
     out = subprocess.run(
         ["nm", "-D", "--defined-only", jemalloc_sys.get_library(kind)],
-        stdout=subprocess.PIPE, universal_newlines=True, check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     ).stdout
     names = [line.split()[-1] for line in out.splitlines()]
     assert names and all(name.startswith(pattern) for name in names), names
@@ -113,7 +125,9 @@ def test_exports_only_our_prefix(kind, pattern):
 def test_private_library_maps_only_through_the_range():
     out = subprocess.run(
         ["nm", "-D", "--undefined-only", jemalloc_sys.get_library()],
-        stdout=subprocess.PIPE, universal_newlines=True, check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     ).stdout
     names = {line.split()[-1].split("@")[0] for line in out.splitlines()}
     assert "mmap" in names
@@ -122,7 +136,10 @@ def test_private_library_maps_only_through_the_range():
 
 def test_dependencies_are_found_beside_the_library():
     out = subprocess.run(
-        ["readelf", "-dW", jemalloc_sys.get_library()], stdout=subprocess.PIPE, universal_newlines=True, check=True
+        ["readelf", "-dW", jemalloc_sys.get_library()],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     ).stdout
     assert "(NEEDED)" in out and "[libjemalloc_boot.so]" in out
     assert "[$ORIGIN]" in out and "(RUNPATH)" in out and "NODELETE" in out
@@ -146,14 +163,14 @@ int main(void) {
 
 def test_program_through_pkg_config(compiled, pkg_config):
     flags = pkg_config(os.path.join(jemalloc_sys.get_lib_dir(), "pkgconfig"))
-    out = subprocess.run([compiled(PROGRAM, *flags)], stdout=subprocess.PIPE, universal_newlines=True, check=True)
+    out = subprocess.run([compiled(PROGRAM, *flags)], stdout=subprocess.PIPE, text=True, check=True)
     assert out.stdout.strip() == jemalloc_sys.build_info()["jemalloc"]
 
 
 def test_pkg_config_file_is_relocatable_and_its_text_works_anywhere(compiled, tmp_path, pkg_config):
     moved = tmp_path / "moved"
     shutil.copytree(os.path.dirname(jemalloc_sys.__file__), moved)
-    assert "-L%s/lib/pkgconfig/../../lib" % moved in pkg_config(str(moved / "lib" / "pkgconfig"))
+    assert f"-L{moved}/lib/pkgconfig/../../lib" in pkg_config(str(moved / "lib" / "pkgconfig"))
     (tmp_path / "jemalloc-sys.pc").write_text(jemalloc_sys.get_pkg_config())
     compiled(PROGRAM, *pkg_config(str(tmp_path)))
 
@@ -167,12 +184,18 @@ def test_program_through_cmake(tmp_path):
     (tmp_path / "program.c").write_text(PROGRAM)
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.15)\nproject(p C)\n"
-        "find_package(jemalloc-sys %s REQUIRED CONFIG)\nadd_executable(p program.c)\n"
-        "target_link_libraries(p jemalloc-sys::static)\n" % jemalloc_sys.__version__
+        f"find_package(jemalloc-sys {jemalloc_sys.__version__} REQUIRED CONFIG)\nadd_executable(p program.c)\n"
+        "target_link_libraries(p jemalloc-sys::static)\n"
     )
     prefix = os.path.dirname(jemalloc_sys.__file__)
-    for command in (["cmake", "-DCMAKE_PREFIX_PATH=" + prefix, "."], ["cmake", "--build", "."], ["./p"]):
-        done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for command in (
+        ["cmake", "-DCMAKE_PREFIX_PATH=" + prefix, "."],
+        ["cmake", "--build", "."],
+        ["./p"],
+    ):
+        done = subprocess.run(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         assert done.returncode == 0, done.stdout
 
 
@@ -191,7 +214,7 @@ def test_loader_header(compiled, tool):
         _Static_assert(JE_SYS_ABI == 1 && JE_BOOT_CONF_SIZE == 2048, "abi");
         int main(void) { return sizeof je_boot_conf == JE_BOOT_CONF_SIZE ? 0 : 1; }
         """,
-        *tool("--cflags")[1].split()
+        *tool("--cflags")[1].split(),
     )
 
 
@@ -211,4 +234,7 @@ def test_preloaded(fresh):
 
 
 def test_preloaded_and_private_together(fresh):
-    fresh("p = malloc(100); assert inside(p, 100); free(p)", env={"LD_PRELOAD": jemalloc_sys.get_library("preload")})
+    fresh(
+        "p = malloc(100); assert inside(p, 100); free(p)",
+        env={"LD_PRELOAD": jemalloc_sys.get_library("preload")},
+    )

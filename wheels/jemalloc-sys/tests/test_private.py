@@ -10,7 +10,9 @@ MIB = 1 << 20
 
 
 def test_abi_and_range(fresh):
-    out = fresh("print(je.je_sys_abi(), base % (2 << 20), size >= 64 << 20, refusals(), used() <= size)")
+    out = fresh(
+        "print(je.je_sys_abi(), base % (2 << 20), size >= 64 << 20, refusals(), used() <= size)"
+    )
     assert out == "1 0 True 0 True"
 
 
@@ -169,13 +171,18 @@ with open("/proc/self/status") as file:
     data = int(re.search(r"VmData:\\s+(\\d+) kB", file.read())[1]) << 10
 resource.setrlimit(resource.RLIMIT_DATA, (data + (%d << 10), resource.RLIM_INFINITY))
 """
-    out = fresh("print(base and size)\nif size: p = malloc(1000); free(p)", prelude=limit % kib + prelude)
+    out = fresh(
+        "print(base and size)\nif size: p = malloc(1000); free(p)", prelude=limit % kib + prelude
+    )
     assert (int(out) > 0) == (kib > 16384)
 
 
 @pytest.mark.parametrize("kib", [1000000, 4000000])
 def test_address_space_limit(fresh, kib):
-    out = fresh("p = malloc(1 << 20); assert p and inside(p, 1 << 20); print(size)", shell="ulimit -v %d" % kib)
+    out = fresh(
+        "p = malloc(1 << 20); assert p and inside(p, 1 << 20); print(size)",
+        shell="ulimit -v %d" % kib,
+    )
     assert 64 * MIB <= int(out) <= kib * 1024 // 4
 
 
@@ -266,7 +273,9 @@ def test_large_blocks_are_cached_and_have_their_size(fresh, conf):
         if not jemalloc_sys.__version__.startswith("5.3.0"):
             assert not read("opt.disable_large_size_classes", ctypes.c_bool)
         """,
-        env={"JE_MALLOC_CONF": conf} if conf and not jemalloc_sys.__version__.startswith("5.3.0") else {},
+        env={"JE_MALLOC_CONF": conf}
+        if conf and not jemalloc_sys.__version__.startswith("5.3.0")
+        else {},
     )
 
 
@@ -284,10 +293,14 @@ conf.value = b"dirty_decay_ms:4321,lg_tcache_max:16"
 
 
 def test_configuration_is_handed_over(fresh, prelude):
-    out = fresh("print(read('opt.dirty_decay_ms'), read('opt.muzzy_decay_ms'))", prelude=HAND_OVER + prelude)
+    out = fresh(
+        "print(read('opt.dirty_decay_ms'), read('opt.muzzy_decay_ms'))", prelude=HAND_OVER + prelude
+    )
     assert out == "4321 0"
     out = fresh(
-        "print(read('opt.dirty_decay_ms'))", prelude=HAND_OVER + prelude, env={"JE_MALLOC_CONF": "dirty_decay_ms:7"}
+        "print(read('opt.dirty_decay_ms'))",
+        prelude=HAND_OVER + prelude,
+        env={"JE_MALLOC_CONF": "dirty_decay_ms:7"},
     )
     assert out == "7"
 
@@ -301,12 +314,16 @@ go, results = threading.Event(), []
 older = [threading.Thread(target=lambda: (go.wait(), results.append(malloc(100)))) for _ in range(20)]
 [t.start() for t in older]
 """
-    fresh("go.set(); [t.join() for t in older]; assert all(inside(p, 100) for p in results)", prelude=waiting + prelude)
+    fresh(
+        "go.set(); [t.join() for t in older]; assert all(inside(p, 100) for p in results)",
+        prelude=waiting + prelude,
+    )
 
 
 def test_invalid_options_do_not_abort(fresh):
     out = fresh(
-        "assert malloc(1); print(read('opt.dirty_decay_ms'))", env={"JE_MALLOC_CONF": "nonsense:1,dirty_decay_ms:77"},
+        "assert malloc(1); print(read('opt.dirty_decay_ms'))",
+        env={"JE_MALLOC_CONF": "nonsense:1,dirty_decay_ms:77"},
         stderr="Invalid conf pair",
     )
     assert out == "77"

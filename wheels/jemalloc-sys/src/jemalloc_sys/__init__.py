@@ -4,7 +4,14 @@ import os
 
 from ._version import version as __version__
 
-__all__ = ["__version__", "build_info", "get_include_dir", "get_lib_dir", "get_library", "get_pkg_config"]
+__all__ = [
+    "__version__",
+    "build_info",
+    "get_include_dir",
+    "get_lib_dir",
+    "get_library",
+    "get_pkg_config",
+]
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -33,10 +40,10 @@ def get_library(kind: str = "private") -> str:
     does not have it.
     """
     if kind not in _LIBRARIES:
-        raise ValueError("kind must be one of %s, not %r" % (", ".join(_LIBRARIES), kind))
+        raise ValueError("kind must be one of {}, not {!r}".format(", ".join(_LIBRARIES), kind))
     path = os.path.join(get_lib_dir(), _LIBRARIES[kind])
     if not os.path.isfile(path):
-        raise FileNotFoundError("this build of jemalloc-sys has no %s library: %s" % (kind, path))
+        raise FileNotFoundError(f"this build of jemalloc-sys has no {kind} library: {path}")
     return path
 
 
@@ -52,5 +59,5 @@ def build_info() -> "dict[str, object]":
     import json
 
     with open(os.path.join(_HERE, "build_info.json"), encoding="utf-8") as file:
-        info: "dict[str, object]" = json.load(file)
+        info: dict[str, object] = json.load(file)
     return info

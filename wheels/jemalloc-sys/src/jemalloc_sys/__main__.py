@@ -7,19 +7,23 @@ import jemalloc_sys
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m jemalloc_sys", description="Where this jemalloc is.")
+    parser = argparse.ArgumentParser(
+        prog="python -m jemalloc_sys", description="Where this jemalloc is."
+    )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--json", action="store_true", help="how it was built, as JSON")
     choice.add_argument("--cflags", action="store_true", help="compiler flags")
     choice.add_argument("--libs", action="store_true", help="linker flags for the static archive")
-    choice.add_argument("--library", metavar="KIND", help="path of one: private, boot, preload, static")
+    choice.add_argument(
+        "--library", metavar="KIND", help="path of one: private, boot, preload, static"
+    )
     options = parser.parse_args()
     if options.json:
         print(json.dumps(jemalloc_sys.build_info(), indent=2, sort_keys=True))
     elif options.cflags:
         print("-I" + jemalloc_sys.get_include_dir())
     elif options.libs:
-        print("-L%s -ljemalloc_pic -lpthread -lm -ldl" % jemalloc_sys.get_lib_dir())
+        print(f"-L{jemalloc_sys.get_lib_dir()} -ljemalloc_pic -lpthread -lm -ldl")
     elif options.library:
         try:
             print(jemalloc_sys.get_library(options.library))
@@ -27,7 +31,7 @@ def main() -> None:
             parser.error(str(error))
     else:
         info = jemalloc_sys.build_info()
-        print("jemalloc-sys %s (jemalloc %s)" % (jemalloc_sys.__version__, info["jemalloc"]))
+        print("jemalloc-sys {} (jemalloc {})".format(jemalloc_sys.__version__, info["jemalloc"]))
         print("include  " + jemalloc_sys.get_include_dir())
         for kind in ("private", "boot", "preload", "static"):
             try:

@@ -1,0 +1,586 @@
+"""What memory costs from Python: an allocate+free pair, ours and other libraries'.
+
+One run, in turns: each round times every way once, in random order, in two worker
+processes by turns (in one of them `using()` was entered once, which cannot be
+undone).  The unit is a Cython call that returns its argument, compiled here with
+the core's own directives and flags.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import common
+from common import SIZES, Missing, size_name, spread
+
+PACKAGES = ("pyalloc", "jemalloc-sys", "Cython", "numpy", "cffi", "cymem", "pyarrow")
+ROUNDS = 24
+GENERATIONS = 4  # fresh worker processes: addresses and hashes differ from one to the next
+BATCH = 200
+COUNTED = (64, 1024 * 1024)  # sizes of which instructions are counted
+SAMPLE_NS = 600_000
+
+CALL = """
+def call(argument):
+    return argument
+
+cdef extern from *:
+    '''
+    #if defined(__has_include)
+    #if __has_include(<valgrind/callgrind.h>)
+    #include <valgrind/callgrind.h>
+    #define BENCH_COUNTS 1
+    #endif
+    #endif
+    #ifndef BENCH_COUNTS
+    #define BENCH_COUNTS 0
+    #define CALLGRIND_ZERO_STATS (void)0
+    #define CALLGRIND_DUMP_STATS_AT(name) (void)(name)
+    #endif
+    static void bench_zero(void) { CALLGRIND_ZERO_STATS; }
+    static void bench_dump(const char *name) { CALLGRIND_DUMP_STATS_AT(name); }
+    '''
+    int BENCH_COUNTS
+    void bench_zero()
+    void bench_dump(const char *name)
+
+def counts():
+    return bool(BENCH_COUNTS)
+
+def count_from_here():
+    bench_zero()
+
+def count_to_here(bytes name):
+    bench_dump(name)
+"""
+
+# The same call as the other of Cython's two kinds of function.
+OTHER_CALL = """
+def call(argument):
+    return argument
+"""
+
+# cymem's Pool can be used from Cython only.
+POOL = """
+from cymem.cymem cimport Pool
+from libc.stdint cimport uintptr_t
+
+def pool_alloc(Pool pool, size_t size):
+    return <uintptr_t>pool.alloc(size, 1)
+
+def pool_free(Pool pool, uintptr_t address):
+    pool.free(<void *>address)
+"""
+
+
+# --- the ways ------------------------------------------------------------------------
+
+
+class Way:
+    """An expression that allocates ``n`` bytes, and a statement that frees ``{}``."""
+
+    def __init__(self, key, label, make, expression, release="", calls="", before=None):
+        self.key, self.label, self.calls = key, label, calls
+        self.make, self.expression, self.release = make, expression, release
+        self.before = before or (lambda: None)
+
+    @property
+    def pair(self):
+        if self.expression.startswith("with "):
+            return f"{self.expression}: pass"
+        return self.release.format(self.expression) if self.release else self.expression
+
+    def compile(self, names, pattern):
+        """A function ``run(number)``; all names are locals, for every way alike."""
+        if pattern == "pair":
+            body = f"    for _ in repeat(None, number):\n        {self.pair}\n"
+        else:
+            drop = f"for p in held: {self.release.format('p')}" if self.release else "held.clear()"
+            body = (
+                "    for _ in repeat(None, number):\n"
+                "        held = []\n"
+                "        keep = held.append\n"
+                f"        for _ in repeat(None, {BATCH}): keep({self.expression})\n"
+                f"        {drop}\n"
+            )
+        inner = ", ".join(f"{name}={name}" for name in names)
+        space = dict(names, repeat=itertools.repeat)
+        exec(f"def run(number, repeat=repeat, {inner}):\n{body}", space)
+        return space["run"]
+
+
+def module(name):
+    try:
+        return __import__(name)
+    except ImportError:
+        raise Missing("not installed") from None
+
+
+def ours(allocator, *names):
+    """Names of the module, with ``allocator`` made global before each sample."""
+
+    def make():
+        import alloc
+
+        return {name: getattr(alloc, name) for name in names}
+
+    return make, lambda: global_allocator(allocator)
+
+
+def global_allocator(name):
+    import alloc
+
+    try:
+        alloc.set_global_allocator(instance(name), replace=True)
+    except alloc.BackendUnavailableError as error:
+        raise Missing(str(error).split(" (")[0]) from None
+
+
+def instance(name):
+    import alloc
+
+    try:
+        return getattr(alloc, name)()
+    except (AttributeError, ImportError):
+        raise Missing("not there yet") from None
+    except alloc.BackendUnavailableError:
+        raise Missing("jemalloc-sys is not installed") from None
+
+
+def bound(allocator, *names):
+    def make():
+        one = instance(allocator)
+        return {name: getattr(one, name) for name in names}
+
+    return make
+
+
+def our_ways():
+    for backend in ("System", "Jemalloc"):
+        make, before = ours(backend, "allocate", "malloc", "free")
+        k = backend.lower()
+        yield Way(f"{k}-block", f"**alloc.allocate(n)**, dropped, {backend}", make,
+                  "allocate(n)", "", "1", before)  # fmt: skip
+        yield Way(f"{k}-block-free", f"**alloc.allocate(n).free()**, {backend}", make,
+                  "allocate(n)", "{}.free()", "2", before)  # fmt: skip
+        yield Way(f"{k}-block-with", f"**with alloc.allocate(n)**, {backend}", make,
+                  "with allocate(n)", "", "3", before)  # fmt: skip
+        yield Way(f"{k}-bound", f"**{backend}().allocate(n)**, bound, dropped",
+                  bound(backend, "allocate"), "allocate(n)", "", "1")  # fmt: skip
+        yield Way(f"{k}-raw", f"**alloc.free(alloc.malloc(n))**, {backend}", make,
+                  "malloc(n)", "free({})", "2", before)  # fmt: skip
+        yield Way(f"{k}-raw-bound", f"**{backend}()** malloc, free, bound",
+                  bound(backend, "malloc", "free"), "malloc(n)", "free({})", "2")  # fmt: skip
+        yield Way(f"{k}-raw-sized", f"**{backend}()** malloc, free_sized, bound",
+                  bound(backend, "malloc", "free_sized"), "malloc(n)", "free_sized({}, n)",
+                  "2")  # fmt: skip
+    yield Way("arena-block", "**Arena().allocate(n)**, pure Python", bound("Arena", "allocate"),
+              "allocate(n)", "{}.free()", "2")  # fmt: skip
+    yield Way("arena-raw", "**Arena()** malloc, free, pure Python",
+              bound("Arena", "malloc", "free"), "malloc(n)", "free({})", "2")  # fmt: skip
+
+
+def scoped_ways():
+    for backend in ("System", "Jemalloc"):
+        make, before = ours(backend, "allocate", "malloc", "free")
+        k = backend.lower()
+        after = f"{backend}, after `using()`"
+        yield Way(f"{k}-scoped-block", f"**alloc.allocate(n)**, dropped, {after}", make,
+                  "allocate(n)", "", "1", before)  # fmt: skip
+        yield Way(f"{k}-scoped-raw", f"**alloc.free(alloc.malloc(n))**, {after}", make,
+                  "malloc(n)", "free({})", "2", before)  # fmt: skip
+
+
+def ctypes_functions():
+    ctypes = module("ctypes")
+    libc = ctypes.CDLL(None)
+    libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+    libc.free.argtypes, libc.free.restype = [ctypes.c_void_p], None
+    return {"malloc": libc.malloc, "free": libc.free}
+
+
+def cffi_api():
+    cffi = module("cffi")
+    folder = tempfile.mkdtemp()
+    try:
+        ffi = cffi.FFI()
+        ffi.cdef("void *malloc(size_t); void free(void *);")
+        ffi.set_source("_bench_cffi", "#include <stdlib.h>", extra_compile_args=["-O3"])
+        ffi.compile(tmpdir=folder)
+        sys.path.insert(0, folder)
+        lib = __import__("_bench_cffi").lib
+        sys.path.remove(folder)
+    finally:
+        shutil.rmtree(folder)
+    return {"malloc": lib.malloc, "free": lib.free}
+
+
+def cffi_abi():
+    ffi = module("cffi").FFI()
+    ffi.cdef("void *malloc(size_t); void free(void *);")
+    lib = ffi.dlopen(None)
+    return {"malloc": lib.malloc, "free": lib.free, "ffi": ffi, "lib": lib}
+
+
+def pool():
+    module("cymem")
+    found = module("bench_pool")
+    from cymem.cymem import Pool
+
+    return {"pool": Pool(), "alloc": found.pool_alloc, "free": found.pool_free}
+
+
+def arrow(name):
+    def make():
+        pa = module("pyarrow")
+        try:
+            found = getattr(pa, f"{name}_memory_pool")()
+        except (AttributeError, NotImplementedError):
+            raise Missing("not in this pyarrow") from None
+        return {"allocate": pa.allocate_buffer, "pool": found}
+
+    return make
+
+
+def other_ways():
+    yield Way("bytearray", "bytearray(n), zeroed", dict, "bytearray(n)", "", "1")
+    yield Way("bytes", "bytes(n), zeroed", dict, "bytes(n)", "", "1")
+    yield Way("numpy", "numpy.empty(n, uint8)", lambda: {
+        "empty": module("numpy").empty, "uint8": module("numpy").dtype("uint8")},
+        "empty(n, uint8)", "", "1")  # fmt: skip
+    yield Way("ctypes", "ctypes malloc, free", ctypes_functions, "malloc(n)", "free({})", "2")
+    yield Way("ctypes-buffer", "ctypes.create_string_buffer(n), zeroed",
+              lambda: {"create": module("ctypes").create_string_buffer}, "create(n)", "",
+              "1")  # fmt: skip
+    yield Way("cffi-api", "cffi API malloc, free", cffi_api, "malloc(n)", "free({})", "2")
+    yield Way("cffi-abi", "cffi ABI malloc, free", cffi_abi, "malloc(n)", "free({})", "2")
+    yield Way("cffi-new", "ffi.new('char[]', n), zeroed", lambda: {
+        "new": module("cffi").FFI().new}, "new('char[]', n)", "", "1")  # fmt: skip
+    yield Way("cymem-address", "cymem.Address(n, 1), zeroed",
+              lambda: (module("cymem"), {"Address": module("cymem.cymem").cymem.Address})[1],
+              "Address(n, 1)", "", "1")  # fmt: skip
+    yield Way("cymem-pool", "cymem.Pool alloc, free through Cython, zeroed", pool,
+              "alloc(pool, n)", "free(pool, {})", "2")  # fmt: skip
+    for name in ("system", "jemalloc", "mimalloc"):
+        yield Way(f"pyarrow-{name}", f"pyarrow.allocate_buffer, {name} pool", arrow(name),
+                  "allocate(n, pool)", "", "1")  # fmt: skip
+
+
+def base_ways():
+    yield Way("loop", "the loop alone", dict, "n", "{}", "0")
+    yield Way("call", "a Cython call that returns its argument",
+              lambda: {"call": module("bench_call").call}, "call(n)", "", "1")  # fmt: skip
+    other = f"the same call, compiled with binding={not common.binding()}"
+    yield Way("other-call", other, lambda: {"call": module("bench_other").call}, "call(n)", "",
+              "1")  # fmt: skip
+
+
+def all_ways():
+    return [*base_ways(), *our_ways(), *scoped_ways(), *other_ways()]
+
+
+# --- a worker: one process that times on demand ---------------------------------------
+
+
+def prepare(scoped):
+    """What this worker can time: (key, pattern, size) to (run, before); and what is missing."""
+    ways = [*base_ways(), *scoped_ways()] if scoped else [
+        *base_ways(), *our_ways(), *other_ways()]  # fmt: skip
+    tasks, missing = {}, {}
+    for way in ways:
+        try:
+            way.before()
+            names = way.make()
+        except Missing as reason:
+            missing[way.key] = str(reason)
+            continue
+        for pattern in ("pair", "batch"):
+            if pattern == "batch" and way.expression.startswith("with "):
+                continue
+            for size in SIZES:
+                run = way.compile(dict(names, n=size), pattern)
+                tasks[way.key, pattern, size] = (run, way.before)
+    return tasks, missing
+
+
+def calibrate(run, sample):
+    number = 1
+    while True:
+        start = time.thread_time_ns()
+        run(number)
+        spent = time.thread_time_ns() - start
+        if spent >= sample / 4 or number >= 1 << 20:
+            return max(1, int(number * sample / max(spent, 1)))
+        number *= 4
+
+
+def worker(scoped, sample):
+    if scoped:
+        import alloc
+
+        with alloc.using(alloc.System()):
+            pass
+    tasks, missing = prepare(scoped)
+    gc.collect()
+    gc.disable()
+    numbers = {}
+    for key, (run, before) in tasks.items():
+        before()
+        numbers[key] = calibrate(run, sample)
+    print(json.dumps(missing), flush=True)
+    clock = time.thread_time_ns  # what other processes take does not count
+    for _ in sys.stdin:
+        order = list(tasks)
+        random.shuffle(order)
+        found = []
+        for key in order:
+            run, before = tasks[key]
+            before()
+            number = numbers[key]
+            if number > 1:
+                run(min(number, 20))
+            start = clock()
+            run(number)
+            spent = clock() - start
+            found.append([*key, spent / number / (BATCH if key[1] == "batch" else 1)])
+        print(json.dumps(found), flush=True)
+
+
+def count(scoped):
+    """Under callgrind: a part for each way and size."""
+    import bench_call
+
+    if scoped:
+        import alloc
+
+        with alloc.using(alloc.System()):
+            pass
+    tasks, _ = prepare(scoped)
+    gc.collect()
+    gc.disable()
+    for (key, pattern, size), (run, before) in tasks.items():
+        if pattern != "pair" or size not in COUNTED:
+            continue
+        before()
+        start = time.perf_counter_ns()
+        run(100)  # the interpreter specialises the loop meanwhile
+        number = 100 if time.perf_counter_ns() - start < 30_000_000 else 10
+        name = f"{key} {size} {number}".encode()
+        for _ in range(4):  # the least of them counts
+            bench_call.count_from_here()
+            run(number)
+            bench_call.count_to_here(name)
+
+
+# --- the run ---------------------------------------------------------------------------
+
+
+class Worker:
+    def __init__(self, folder, scoped, sample):
+        command = [sys.executable, os.path.abspath(__file__), "--worker", folder,
+                   str(int(scoped)), str(sample)]  # fmt: skip
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.missing = self.read()
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a worker died with status {self.process.wait()}")
+        return json.loads(line)
+
+    def round(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(folder, options):
+    """(key, pattern, size) to one time per round, and the loop and call beside each."""
+    sample = SAMPLE_NS // 10 if options.quick else SAMPLE_NS
+    generations = 1 if options.quick else min(GENERATIONS, options.rounds)
+    samples, missing, done = {}, {}, 0
+    for generation in range(generations):
+        workers = [Worker(folder, scoped, sample) for scoped in (False, True)]
+        for each in workers:
+            missing.update(each.missing)
+        rounds = options.rounds // generations + (generation < options.rounds % generations)
+        for _ in range(rounds):
+            for scoped, each in enumerate(workers):
+                found = {(k, p, s): t for k, p, s, t in each.round()}
+                for (key, pattern, size), spent in found.items():
+                    if scoped and key in ("loop", "call", "other-call"):
+                        continue
+                    beside = [found[base, pattern, size] for base in ("loop", "call")]
+                    samples.setdefault((key, pattern, size), []).append((spent, *beside))
+            done += 1
+            common.say(f"python costs: round {done} of {options.rounds}")
+        for each in workers:
+            each.close()
+    return samples, missing
+
+
+def instructions(folder, options):
+    tool = common.valgrind(options)
+    if tool is None or options.quick:
+        return None
+    found = {}
+    for scoped in (False, True):
+        common.say(f"python costs: counting instructions, part {1 + scoped}")
+        prefix = os.path.join(folder, f"count{int(scoped)}.out")
+        common.run([tool, "--tool=callgrind", f"--callgrind-out-file={prefix}", sys.executable,
+                    os.path.abspath(__file__), "--count", folder, str(int(scoped))],
+                   env=dict(os.environ, PYTHONHASHSEED="0"))  # fmt: skip
+        for name, total in common.callgrind_parts(prefix).items():
+            key, size, number = name.split()
+            found[key, int(size)] = total / int(number)
+    return found or None
+
+
+# --- the report ------------------------------------------------------------------------
+
+
+def times_call(samples, key, pattern, size, net=False):
+    """Quartiles of (way / call), round by round; ``net``: without the loop."""
+    rows = samples[key, pattern, size]
+    if net:
+        return common.quartiles([(t - loop) / max(call - loop, 0.1) for t, loop, call in rows])
+    return common.quartiles([t / call for t, _, call in rows])
+
+
+def targets(samples, missing):
+    rows = []
+    checks = [
+        ("Block pair, dropped, at most 1.5 calls", "{}-block", 1.5),
+        ("Block pair with `.free()`, at most 1.5 calls", "{}-block-free", 1.5),
+        ("raw malloc and free, at most 2.5 calls", "{}-raw", 2.5),
+    ]
+    for text, key, limit in checks:
+        for backend in ("system", "jemalloc"):
+            row = [text, backend]
+            for size in SIZES:
+                if key.format(backend) in missing:
+                    row.append(missing[key.format(backend)])
+                    continue
+                value = times_call(samples, key.format(backend), "pair", size)[1]
+                row.append(f"{value:.2f} {common.verdict(value, limit)}")
+            rows.append(row)
+    for pattern in ("pair", "batch"):
+        for backend in ("system", "jemalloc"):
+            for key, what in (("block", "dropped"), ("block-free", "`.free()`")):
+                row = [f"Block ({what}) faster than bytearray(n), {pattern}", backend]
+                for size in SIZES:
+                    if f"{backend}-{key}" in missing:
+                        row.append(missing[f"{backend}-{key}"])
+                        continue
+                    mine = samples[f"{backend}-{key}", pattern, size]
+                    theirs = samples["bytearray", pattern, size]
+                    value = common.quartiles([t[0] / m[0] for m, t in zip(mine, theirs)])[1]
+                    row.append(f"{value:.2f}x {'met' if value > 1 else 'missed'}")
+                rows.append(row)
+    return common.table(["target", "backend", *(size_name(s) for s in SIZES)], rows)
+
+
+def full(samples, missing, pattern):
+    rows = []
+    for way in all_ways():
+        if pattern == "batch" and way.expression.startswith("with "):
+            continue
+        if way.key in missing:
+            rows.append([way.label, way.calls, *[missing[way.key]] * len(SIZES)])
+            continue
+        cells = []
+        for size in SIZES:
+            least = min(t for t, _, _ in samples[way.key, pattern, size])
+            cells.append(f"{spread(times_call(samples, way.key, pattern, size))}; {least:.0f} ns")
+        rows.append([way.label, way.calls, *cells])
+    return common.table(["", "calls", *(size_name(s) for s in SIZES)], rows)
+
+
+def net(samples, missing, counted):
+    rows = []
+    for way in all_ways():
+        if way.key in missing or way.key == "loop":
+            continue
+        row = [way.label]
+        for size in COUNTED:
+            row.append(spread(times_call(samples, way.key, "pair", size, net=True)))
+            if counted and (way.key, size) in counted:
+                own = counted[way.key, size] - counted["loop", size]
+                call = counted["call", size] - counted["loop", size]
+                row += [f"{own:.0f}", f"{own / call:.2f}"]
+            else:
+                row += ["not counted", ""]
+        rows.append(row)
+    heads = ["64 B: calls", "instructions", "x", "1 MiB: calls", "instructions", "x"]
+    return common.table(["", *heads], rows)
+
+
+NOTES = f"""\
+A cell is: times the Cython call in CPU time, median of the rounds (quartiles); least
+time of all rounds.  Everything is timed in a `for` loop over `itertools.repeat`, all names local;
+the loop is included (as in the targets), and subtracted in the third table.  *calls*
+is how many Python-level calls the pair consists of: a dropped Block is one (the
+interpreter frees it with its last reference), `.free()` and raw addresses are two,
+against the **one** call of the unit.  Batch: {BATCH} are held, then freed; per pair, the
+list's cost included, in calls of the same pattern.  *zeroed*: this way clears the
+memory, which no other here does; none touches it otherwise, so large blocks cost what
+the allocator alone costs.  The garbage collector is off, as in timeit."""
+
+
+def main():
+    if sys.argv[1:2] in (["--worker"], ["--count"]):
+        sys.path.insert(0, sys.argv[2])
+        scoped = sys.argv[3] == "1"
+        if sys.argv[1] == "--worker":
+            worker(scoped, int(sys.argv[4]))
+        else:
+            count(scoped)
+        return
+    options = common.arguments(__doc__, ROUNDS)
+    with tempfile.TemporaryDirectory() as folder:
+        common.say("python costs: compiling the unit")
+        common.cython_module("bench_call", CALL, folder)
+        other = f"# cython: language_level=3, binding={not common.binding()}\n"
+        common.cython_module("bench_other", OTHER_CALL, folder, other)
+        if common.version_of("cymem") != "not installed":
+            common.cython_module("bench_pool", POOL, folder)
+        samples, missing = measure(folder, options)
+        counted = instructions(folder, options)
+    other = times_call(samples, "other-call", "pair", 64)
+    unit = (
+        f"The unit is one call of a Cython function with the core's own directives, binding="
+        f"{common.binding()}. With binding={not common.binding()} that call takes "
+        f"{spread(other)} of it: divide by this to compare with a table in the other unit."
+    )
+    parts = [
+        "## Targets\n\nBigger is better in the rows against bytearray, smaller in the others. "
+        + unit,
+        targets(samples, missing),
+        f"## Pair: allocate, free at once\n\n{NOTES}",
+        full(samples, missing, "pair"),
+        f"## Batch: hold {BATCH}, then free",
+        full(samples, missing, "batch"),
+        "## Without the loop, and in instructions\n\nPair, loop subtracted; instructions per pair "
+        "by callgrind (valgrind reserves a smaller range, otherwise as is), exact to the last few.",
+        net(samples, missing, counted),
+    ]
+    common.publish("python_costs", "What memory costs from Python", parts, PACKAGES, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Every setting started for real; the verdict against the truth."""
+
+import os
+
+import pytest
+from launching import REPORT, Failure, Missing
+from settings import SETTINGS
+
+import alloc
+
+
+def marked(setting):
+    names = [*setting.needs, *(["needs_core"] if setting.implementation == "cython" else [])]
+    return pytest.param(setting, id=setting.name, marks=[getattr(pytest.mark, n) for n in names])
+
+
+@pytest.mark.parametrize("setting", [marked(setting) for setting in SETTINGS])
+def test_setting(kit, setting):
+    """The verdict is right, the allocator follows, and the import left no trace."""
+    report, trouble = {}, None
+    try:
+        report = setting.run(kit)
+    except (Missing, Failure) as error:
+        trouble = str(error)
+    if trouble is not None:
+        pytest.fail(trouble, pytrace=False)
+    decision = report["decision"]
+    text = f"{decision}\n{report['verification']}"
+    assert report["first"], "alloc was imported before the report"
+    assert decision["embedding"] == setting.verdict, text
+    if setting.implementation is not None:
+        assert report["implementation"] == setting.implementation, text
+    assert decision["origin"] == "default", text
+
+    if report["implementation"] == "python":
+        expected = "arena"
+    elif setting.verdict == "standalone" and kit.has_jemalloc:
+        expected = "jemalloc"
+    else:
+        expected = "system"
+    assert (decision["allocator"], report["block"]) == (expected, expected), text
+    if report["jemalloc mapped"] != []:  # there is a /proc to tell
+        assert report["jemalloc mapped"] == (expected == "jemalloc"), report["mapped"]
+    assert report["verified"], text
+    assert report["changed"] == {}
+
+
+def test_this_process():
+    """pytest itself, with whatever was imported before."""
+    assert alloc.decision().embedding == "standalone" or "ALLOC_EMBEDDING" in os.environ
+
+
+@pytest.mark.parametrize("forced", ["standalone", "guest"])
+def test_forced(kit, forced):
+    """ALLOC_EMBEDDING overrides what was seen, and the evidence says so."""
+    report = kit.run([kit.python, REPORT], ALLOC_EMBEDDING=forced)
+    assert report["decision"]["embedding"] == forced
+    assert report["decision"]["evidence"][0] == f"ALLOC_EMBEDDING={forced}"
+
+
+def test_a_setting_that_lies_is_caught(kit):
+    """The comparison itself: a guest's report does not pass for a standalone one."""
+    report = kit.run([kit.python, REPORT], ALLOC_EMBEDDING="guest")
+    assert report["decision"]["embedding"] != "standalone"
+    assert report["decision"]["allocator"] == "system" or alloc.implementation == "python"

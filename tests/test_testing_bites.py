@@ -1,0 +1,44 @@
+"""The kit finds every deliberately broken allocator, and passes the same one unbroken."""
+
+import pytest
+
+pytest.importorskip("hypothesis", reason="the machine is Hypothesis's")
+from broken import FAULTS
+from hypothesis import HealthCheck, Phase, settings
+from pool import Pool
+
+import alloc.testing
+
+# The default number of examples; no shrinking, because only the catch counts here.
+DEFAULT = settings(
+    max_examples=100,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    print_blob=False,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_the_unbroken_one_passes():
+    """So whatever is found below is the fault and not the base."""
+    alloc.testing.run_conformance_test(Pool, settings=DEFAULT)
+
+
+def test_the_unbroken_one_passes_the_core():
+    alloc.testing.run_conformance_core(Pool)
+
+
+# What is left of a broken allocator may fail once more when it is collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", FAULTS, ids=lambda kind: kind.__name__)
+def test_caught(kind):
+    """Caught within a default run, and by the right name."""
+    with pytest.raises(alloc.testing.ConformanceError) as caught:
+        alloc.testing.run_conformance_test(kind, settings=DEFAULT)
+    assert caught.value.rule in FAULTS[kind], str(caught.value)
+
+
+def test_at_least_ten_faults():
+    assert len(FAULTS) >= 10
