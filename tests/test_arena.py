@@ -268,7 +268,8 @@ def test_capacity(capacity):
     assert arena.statistics().mapped <= capacity
     arena.check()
     for block in held:
-        block.view[:] = b"x" * 50
+        with block.view as view:
+            view[:] = b"x" * 50
         block.free()
     if capacity >= 70_000:
         # What small blocks left behind serves a large one.

@@ -1,6 +1,7 @@
 """The pytest plugin, in pytest runs of its own."""
 
 import os
+from importlib import metadata
 
 import pytest
 
@@ -8,8 +9,13 @@ import alloc
 
 pytest_plugins = ["pytester"]
 
-# Not by entry point: the package under test may not be installed.
-CONFTEST = "pytest_plugins = ['pytest_alloc']"
+# By entry point where the package under test is installed, else by name.
+INSTALLED = any(
+    point.group == "pytest11" and point.name == "alloc"
+    for distribution in metadata.distributions()
+    for point in distribution.entry_points
+)
+CONFTEST = "" if INSTALLED else "pytest_plugins = ['pytest_alloc']"
 
 
 @pytest.fixture
@@ -19,9 +25,7 @@ def run(pytester, monkeypatch):
     def run(source):
         pytester.makeconftest(CONFTEST)
         pytester.makepyfile(source)
-        return pytester.runpytest_subprocess(
-            "-p", "no:cacheprovider", "-p", "no:alloc", "--strict-markers"
-        )
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "--strict-markers")
 
     return run
 

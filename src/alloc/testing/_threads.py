@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import threading
@@ -116,8 +117,9 @@ def check_threads(
         try:
             worker.work(number + 1, time.monotonic() + seconds)
         except BaseException as error:
-            worker.abandon()
             errors.append(error)
+            with contextlib.suppress(Exception):  # what is broken may stay so
+                worker.abandon()
         finally:
             if sys.getprofile() is step_aside:
                 sys.setprofile(None)
