@@ -59,7 +59,7 @@ check: build tools-check ## lint, types, stubs, workflow files
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/zizmor --offline --quiet .github/workflows
 
-bench: build tools-test ## the costs, against other libraries, as ratios (benchmarks/results)
+bench: build tools-bench ## the costs, against other libraries, as ratios (benchmarks/results)
 	$(call say,the benchmarks)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 

@@ -453,6 +453,8 @@ for size in (10, 5000, 100_000):
     block.free()
 heavy = {"ctypes", "_ctypes", "typing", "dataclasses", "enum", "inspect", "re", "numpy",
          "collections", "functools", "_cffi_backend", "_pickle"}
+if hasattr(sys, "pypy_version_info"):
+    heavy.discard("collections")  # PyPy's contextvars needs it
 print(sorted(heavy & (set(sys.modules) - before)))
 """
     assert python(code) == "[]"
@@ -466,3 +468,59 @@ def test_the_block_class_is_the_arenas(arena):
     assert bool(arena.allocate(0))
     block.free()
     assert repr(block) == f"<alloc.Block of {arena!r}, freed>"
+
+
+# --- poorer platforms ------------------------------------------------------------------------
+
+POOR = """
+import sys
+for name in {missing}:
+    sys.modules[name] = None
+import alloc
+from alloc._arena import Arena
+arena = Arena(capacity=10_000_000)
+blocks = [arena.allocate(size, align, zeroed=True)
+          for size in (0, 5, 500, 5000, 90_000) for align in (1, 16, 64, 4096)]
+for block in blocks:
+    assert bytes(block.view) == bytes(block.size)
+    block.view[:] = b"x" * block.size
+    part = block.view[1:3]
+    try:
+        block.free()
+        raise SystemExit("a slice was not noticed")
+    except BufferError:
+        pass
+    part.release()
+    block.resize(block.size * 2)
+    arena.check()
+for block in blocks:
+    block.free()
+arena.check()
+arena.trim()
+assert arena.statistics().mapped == 0
+try:
+    address = arena.malloc(100)
+    assert address % 16 == 0
+    assert arena.aligned_alloc(4096, 10) % 4096 == 0
+    arena.free(address)
+    print("addresses")
+except alloc.BackendUnavailableError as error:
+    assert arena.statistics().blocks == 0
+    print(error)
+arena.check()
+"""
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy always has mmap and cffi built in")
+@pytest.mark.parametrize(
+    "missing, expected",
+    [
+        (["mmap"], "addresses"),
+        (["ctypes"], "the arena cannot tell addresses here: "),
+        (["mmap", "ctypes"], "the arena cannot tell addresses here: "),
+        (["_pickle"], "addresses"),
+    ],
+)
+def test_without(python, missing, expected):
+    env = {"ALLOC_IMPLEMENTATION": "python"}
+    assert python(POOR.format(missing=missing), env=env).startswith(expected)

@@ -114,7 +114,7 @@ class Block:
         """A new writable memoryview; it counts as an exported buffer.
 
         PyPy: leave it by ``with`` or ``release()``; looking for a lost one costs
-        the free a full collection.
+        the free half a millisecond, and a slice of a released one is not noticed.
         """
         lease = self._live()
         root = lease.root

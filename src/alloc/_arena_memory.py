@@ -119,12 +119,24 @@ def _map(size: int) -> Any:
     return mmap.mmap(-1, size)
 
 
+_ffi: Any = None
+
+
+def _cffi() -> Any:
+    """One FFI for all.  Not imported again and again: PyPy holds its import lock for
+    that, and a child that is forked just then inherits it locked."""
+    global _ffi
+    if _ffi is None:
+        from _cffi_backend import FFI
+
+        _ffi = FFI()
+    return _ffi
+
+
 def _address(memory: Any) -> int:
     try:
         if PYPY:
-            from _cffi_backend import FFI
-
-            ffi = FFI()
+            ffi = _cffi()
             return int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
         import ctypes
 
@@ -147,8 +159,8 @@ def _address(memory: Any) -> int:
 # PyPy counts no exports.  There each view stands on a cffi buffer of its own, and
 # a weak reference to that tells whether any view or slice of it is still
 # reachable.  Only if a view was not released garbage is looked for: the youngest
-# first (0.5 ms), then all of it (10 ms and more).  What cannot be noticed on PyPy: a slice that outlives the
-# released view it was made from.
+# first (0.5 ms), then all of it (10 ms and more).  What cannot be noticed on PyPy:
+# a slice that outlives the released view it was made from.
 
 if not PYPY:
     _pickle_buffer: Any = None
@@ -238,9 +250,7 @@ else:
                 view = memoryview(EMPTY_BYTES)
                 self._views.append((ref(view), _nothing))
                 return view
-            from _cffi_backend import FFI
-
-            ffi = FFI()
+            ffi = _cffi()
             address = self._chunk.locate() + self._chunk.origin + self._start
             buffer = ffi.buffer(ffi.cast("char *", address), self._size)
             # The buffer is a bare address: keep the mapping as long as the buffer.

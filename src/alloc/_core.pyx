@@ -1,5 +1,6 @@
-# cython: language_level=3, binding=True, autotestdict=False, boundscheck=False
-# cython: wraparound=False, initializedcheck=False, nonecheck=False
+# cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
+# cython: autotestdict=False, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: nonecheck=False
 """The compiled core: backends, blocks, and dispatch through the C table.
 
 Hot path: one indirect call through `alloc_table`, no lock, no counter.  What not
@@ -9,18 +10,21 @@ from any thread; the table's slots themselves need no GIL (`alloc.h`).
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.contextvars cimport (
+    PyContextVar_New, PyContextVar_Reset, PyContextVar_Set, get_value,
+)
 from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.object cimport PyObject, PyTypeObject, destructor
 from libc.stdint cimport uint64_t, uintptr_t
 
 from alloc._raw cimport grant, regrant, release, to_layout, to_pointer, to_size
 from alloc._table cimport (
     ALLOC_CAP_OWNS, ALLOC_CAP_RESIZE, ALLOC_CAP_ZEROED, DEFAULT_ALIGN, EMPTY, alloc_table,
-    degraded_table, je, je_epoch, je_load, je_number, je_owns, jemalloc_table, system_table,
+    degraded_table, je, je_epoch, je_load, je_number, je_owns, jemalloc_table, quick_size,
+    system_table,
 )
 
 from alloc._again cimport Py_AtExit, forget_module
-
-from _contextvars import ContextVar
 
 from alloc._locate import jemalloc_library
 from alloc.errors import (
@@ -56,9 +60,6 @@ cdef class Block:
 
     def __init__(self):
         raise TypeError("blocks come from allocate()")
-
-    def __dealloc__(self):
-        release(self.table, self.ptr, self.nbytes, self.alignment)
 
     cdef int live(self) except -1:
         if self.ptr is NULL:
@@ -134,7 +135,8 @@ cdef class Block:
         cdef void *ptr = self.ptr
         if ptr is NULL:
             raise DoubleFreeError("the block was freed already")
-        self.unexported()
+        if self.exports > 0:
+            self.unexported()
         self.ptr = NULL
         release(self.table, ptr, self.nbytes, self.alignment)
 
@@ -147,8 +149,11 @@ cdef class Block:
         return self
 
     def __exit__(self, kind, value, traceback):
-        if self.ptr is not NULL:
-            self.free()
+        cdef void *ptr = self.ptr
+        if self.exports > 0:
+            self.unexported()
+        self.ptr = NULL
+        release(self.table, ptr, self.nbytes, self.alignment)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         self.live()
@@ -163,6 +168,28 @@ cdef class Block:
             return "<alloc.Block, freed>"
         return (f"<alloc.Block of {self.nbytes} bytes at {<uintptr_t>self.ptr:#x}"
                 f" from {self.owner.name}>")
+
+
+# In place of a __dealloc__, around which Cython saves and restores the current
+# exception: a slot of a table raises none, and that costs as much as the free.
+cdef destructor finish = (<PyTypeObject *>Block).tp_dealloc
+
+
+cdef void dealloc_block(PyObject *self) noexcept:
+    release((<Block>self).table, (<Block>self).ptr, (<Block>self).nbytes,
+            (<Block>self).alignment)
+    finish(self)
+
+
+(<PyTypeObject *>Block).tp_dealloc = dealloc_block
+
+
+cdef inline int quick_or_full(object size, object align, size_t *s, size_t *a) except -1:
+    """As `to_layout`; a call that leaves the alignment alone is not charged for it."""
+    if align is SIXTEEN and quick_size(size, s):
+        a[0] = DEFAULT_ALIGN
+        return 0
+    return to_layout(size, align, s, a)
 
 
 cdef inline Block new_block(NativeAllocator owner, size_t size, size_t align, bint zeroed):
@@ -207,7 +234,7 @@ cdef class NativeAllocator:
 
     def allocate(self, size, align=16, bint zeroed=False):
         cdef size_t s, a
-        to_layout(size, align, &s, &a)
+        quick_or_full(size, align, &s, &a)
         return new_block(self, s, a, zeroed)
 
     def malloc(self, size):
@@ -383,7 +410,8 @@ cdef NativeAllocator native = System()   # the current allocator, or None: look 
 cdef object chosen = native              # the global allocator
 cdef list foreign = []                   # non-native ones that were ever current
 cdef bint scoped = False                 # whether a scope was ever entered
-scope = ContextVar("alloc.using")
+# Through the C API: the module contextvars is a shared library to be loaded.
+scope = PyContextVar_New("alloc.using", NULL)
 
 
 def global_allocator():
@@ -394,7 +422,7 @@ def global_allocator():
 def current_allocator():
     """The allocator of the innermost scope of this context, else the global one."""
     if scoped:
-        return scope.get(chosen)
+        return get_value(scope, chosen)
     return chosen
 
 
@@ -423,12 +451,12 @@ def enter_scope(allocator):
     remember(allocator)
     scoped = True
     native = None
-    return scope.set(allocator)
+    return PyContextVar_Set(scope, allocator)
 
 
 def leave_scope(token):
     """Undo `enter_scope`."""
-    scope.reset(token)
+    PyContextVar_Reset(scope, token)
 
 
 def allocate(size, align=16, bint zeroed=False):
@@ -443,7 +471,7 @@ def allocate(size, align=16, bint zeroed=False):
         if not isinstance(allocator, NativeAllocator):
             return allocator.allocate(size, align, zeroed)
         owner = allocator
-    to_layout(size, align, &s, &a)
+    quick_or_full(size, align, &s, &a)
     return new_block(owner, s, a, zeroed)
 
 

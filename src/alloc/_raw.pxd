@@ -6,7 +6,14 @@
 
 from libc.stdint cimport uintptr_t
 
+from cpython.exc cimport PyErr_Clear
+
 from alloc._table cimport DEFAULT_ALIGN, EMPTY, alloc_table, quick_layout, quick_size
+
+
+cdef extern from "Python.h":
+    # Declared without its exception: a try statement would cost more than the call.
+    unsigned long long as_unsigned "PyLong_AsUnsignedLongLong"(object) noexcept
 
 
 cdef inline int to_layout(object size, object align, size_t *s, size_t *a) except -1:
@@ -38,10 +45,9 @@ cdef inline void *to_pointer(object address) except? NULL:
         from _operator import index
 
         address = index(address)
-    try:
-        value = address
-    except OverflowError:
-        value = 1
+    value = as_unsigned(address)
+    if value == <uintptr_t>-1:  # that, or an error: neither is an address
+        PyErr_Clear()
     if value == 0 or <void *>value == EMPTY:
         return <void *>value
     if value < 65536 or value >> 56 or value & 7:

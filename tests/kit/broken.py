@@ -202,7 +202,7 @@ class GrantsTwice(Pool):
             super().put_back(room, address)
 
 
-@fault("threads")
+@fault("threads", "zeroed", "contents", "overlap")  # what a race does first is chance
 class Races(Pool):
     """Thread race: the free list is read and changed without a lock."""
 

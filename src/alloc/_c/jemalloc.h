@@ -31,6 +31,10 @@ static struct {
     int (*mallctl)(const char *, void *, size_t *, void *, size_t);
     unsigned long (*refusals)(void);
     int loaded;
+    /* Set when jemalloc had no room and System had, cleared by the next free of
+     * a block of jemalloc's.  Asking again and again would cost 20 times malloc.
+     * Threads may race on it: it only says whom to ask first. */
+    volatile int exhausted;
 } alloc_je;
 
 static inline int alloc_je_owns(void *ctx, const void *ptr) {
@@ -53,32 +57,49 @@ static inline int alloc_je_flags(size_t align) {
     return align <= ALLOC_DEFAULT_ALIGN ? 0 : __builtin_ctzll(align); /* MALLOCX_LG_ALIGN */
 }
 
+static void *alloc_je_fallback(void *ctx, size_t size, size_t align, int zeroed) {
+    void *ptr = zeroed ? alloc_sys_alloc_zeroed(ctx, size, align)
+                       : alloc_sys_alloc(ctx, size, align);
+    if (ptr != NULL)
+        alloc_je.exhausted = 1;
+    return ptr;
+}
+
 static void *alloc_je_alloc(void *ctx, size_t size, size_t align) {
     void *ptr;
+    if (ALLOC_UNLIKELY(alloc_je.exhausted) && (ptr = alloc_sys_alloc(ctx, size, align)) != NULL)
+        return ptr;
     if (align <= ALLOC_DEFAULT_ALIGN)
         ptr = alloc_je.malloc(alloc_je_size(size, align));
     else
         ptr = alloc_je.mallocx(size, alloc_je_flags(align));
     if (ALLOC_UNLIKELY(ptr == NULL))
-        return alloc_sys_alloc(ctx, size, align);
+        return alloc_je_fallback(ctx, size, align, 0);
     return ptr;
 }
 
 static void *alloc_je_alloc_zeroed(void *ctx, size_t size, size_t align) {
     void *ptr;
+    if (ALLOC_UNLIKELY(alloc_je.exhausted) &&
+        (ptr = alloc_sys_alloc_zeroed(ctx, size, align)) != NULL)
+        return ptr;
     if (align <= ALLOC_DEFAULT_ALIGN)
         ptr = alloc_je.calloc(1, alloc_je_size(size, align));
     else
         ptr = alloc_je.mallocx(size, alloc_je_flags(align) | ALLOC_JE_ZERO);
     if (ALLOC_UNLIKELY(ptr == NULL))
-        return alloc_sys_alloc_zeroed(ctx, size, align);
+        return alloc_je_fallback(ctx, size, align, 1);
     return ptr;
 }
 
 static void alloc_je_dealloc(void *ctx, void *ptr, size_t size, size_t align) {
-    if (ALLOC_UNLIKELY(!alloc_je_owns(ctx, ptr)))
+    if (ALLOC_UNLIKELY(!alloc_je_owns(ctx, ptr))) {
         alloc_sys_dealloc(ctx, ptr, size, align);
-    else if (size == 0)
+        return;
+    }
+    if (ALLOC_UNLIKELY(alloc_je.exhausted))
+        alloc_je.exhausted = 0;
+    if (size == 0)
         alloc_je.free(ptr);
     else
         alloc_je.sdallocx(ptr, alloc_je_size(size, align), alloc_je_flags(align));

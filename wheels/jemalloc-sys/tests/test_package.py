@@ -87,7 +87,7 @@ def test_import_is_light():
         text=True,
         check=True,
     )
-    assert out.stdout.strip() == "['jemalloc_sys', 'jemalloc_sys._version']"
+    assert out.stdout.strip() == "['jemalloc_sys']"
 
 
 def test_entry_points():

@@ -2,8 +2,6 @@
 
 import os
 
-from ._version import version as __version__
-
 __all__ = [
     "__version__",
     "build_info",
@@ -61,3 +59,11 @@ def build_info() -> "dict[str, object]":
     with open(os.path.join(_HERE, "build_info.json"), encoding="utf-8") as file:
         info: dict[str, object] = json.load(file)
     return info
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":  # a file more at import, for one who asks only
+        from ._version import version
+
+        return version
+    raise AttributeError(f"module 'jemalloc_sys' has no attribute {name!r}")
