@@ -45,7 +45,7 @@ test-jemalloc: build tools-test require-jemalloc ## the tests of the installed j
 	$(call say,the tests of jemalloc-sys)
 	@$(BIN)/python -m pytest $(JEMALLOC)/tests -q $(ARGS)
 
-check: build tools-check ## lint, types, stubs, workflow files
+check: build tools-check tools-test ## lint, types, stubs, workflow files
 	$(call say,lint)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

@@ -125,7 +125,8 @@ def print_times(table):
 
 
 def print_space():
-    has_glibc = hasattr(ctypes.CDLL(None), "mallinfo2")
+    # PyPy's own objects live in malloc and would be counted.
+    has_glibc = not PYPY and hasattr(ctypes.CDLL(None), "mallinfo2")
     print("| trace | what | Arena peak | glibc peak | Arena mean | glibc mean |")
     print("|---|---|---:|---:|---:|---:|")
     for name, function in traces.TRACES.items():

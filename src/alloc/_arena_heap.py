@@ -207,7 +207,7 @@ class Heap(Space):
 
     def _solo(self, span: int, align: int, size: int) -> tuple[Chunk, int]:
         spare = self.spare
-        if spare is not None and span <= spare.size <= 2 * span + PAGE and align <= PAGE:
+        if spare is not None and span <= spare.size <= span + (span >> 3) + PAGE and align <= PAGE:
             self.spare = None
             return spare, 0
         return self.map_solo(span, align, size, True)
