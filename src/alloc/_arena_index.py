@@ -18,7 +18,8 @@ from __future__ import annotations
 GRAIN = 16
 """All positions and sizes are multiples of this, in bytes."""
 
-LEVELS = 40
+LEVELS = 26
+"""Enough for chunks of 4 GiB."""
 PROBES = 8
 
 
