@@ -99,9 +99,8 @@ $(STAMPS)/alloc: $(STAMPS)/venv $(ALLOC_SOURCES)
 	@$(BIN)/python -c 'import alloc; print("pyalloc is installed:", alloc.implementation, "implementation")'
 	@touch $@
 
-.PHONY: tools-test tools-check require-jemalloc
-tools-test: $(STAMPS)/tools-test
-tools-check: $(STAMPS)/tools-check
+.PHONY: tools-test tools-check tools-bench require-jemalloc
+tools-test tools-check tools-bench: tools-%: $(STAMPS)/tools-%
 $(STAMPS)/tools-%: $(STAMPS)/venv pyproject.toml
 	$(call say,tools: $*)
 	@$(BIN)/python -m pip install -q --group $*
