@@ -26,7 +26,6 @@ from alloc._table cimport (
 
 from alloc._again cimport Py_AtExit, forget_module
 
-from alloc._locate import jemalloc_library
 from alloc.errors import (
     BackendUnavailableError, DoubleFreeError, InvalidFreeError, UseAfterFreeError,
 )
@@ -380,6 +379,8 @@ cdef int load_jemalloc() except -1:
     cdef char why[512]
     if je.loaded:
         return 0
+    from alloc._locate import jemalloc_library
+
     path = jemalloc_library()
     status = je_load(path.encode(), why, sizeof(why))
     if status != 0:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import sys
 
-from ._locate import jemalloc_library
 from ._record import Record, replace
 from ._select import core_error, implementation, process
 from .errors import BackendUnavailableError
@@ -144,6 +143,8 @@ def with_jemalloc(facts: Facts) -> Facts:
     """The facts, and where jemalloc's library is: imports ``jemalloc_sys`` if it is there."""
     if implementation != "cython":
         return replace(facts, jemalloc_trouble="jemalloc needs the compiled core")
+    from ._locate import jemalloc_library  # late: a guest does not need it
+
     try:
         return replace(facts, jemalloc=jemalloc_library())
     except BackendUnavailableError as error:
