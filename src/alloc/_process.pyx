@@ -26,7 +26,7 @@ def scan_stack():
     """Look for the interpreter's main on the initial thread's stack.
 
     Returns verdict (1 found, 0 not there, -1 not known), depth in bytes below the
-    stack's end, function, detail.  About 30 microseconds.
+    stack's end, function, detail.
     """
     cdef stack_facts facts
     stack_scan(&facts)

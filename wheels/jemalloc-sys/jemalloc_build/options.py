@@ -11,7 +11,7 @@ from . import BuildError
 # No background thread: a guest must not be given one.  slab_sizes and
 # lg_extent_max_active_fit belong together (buffers of 513-4096 bytes).  The
 # caches serve up to 1 MiB, but keep at most 4 large blocks of a size and are
-# looked through once in 4 MiB: the speed of more, a third of the memory.
+# looked through once in 4 MiB: idle threads then pin less memory.
 DEFAULT_CONF = (
     "dirty_decay_ms:500,muzzy_decay_ms:0,slab_sizes:513-4096:16,"
     "lg_extent_max_active_fit:20,tcache_max:1048576,tcache_nslots_large:4,"
