@@ -38,7 +38,7 @@ def core():
             libraries=["dl"] if sys.platform.startswith("linux") else [],
             extra_compile_args=FLAGS,
         )
-        for name in ("_core", "_process")
+        for name in ("_core", "_process", "_route")
     ]
     return cythonize(modules, include_path=["src"])
 

@@ -41,6 +41,12 @@ usable_size = _backend.usable_size
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._arena import Arena as Arena
+    from ._installing import Installed as Installed
+    from ._installing import install as install
+    from ._installing import installed as installed
+    from ._installing import uninstall as uninstall
+    from ._trim import Trimmed as Trimmed
+    from ._trim import trim as trim
     from ._verify import Check as Check
     from ._verify import Verification as Verification
     from ._verify import verify as verify
@@ -60,11 +66,13 @@ __all__ = [
     "GlobalAllocatorConflict",
     "HeapMisuseError",
     "HeapStatistics",
+    "Installed",
     "InvalidFreeError",
     "Jemalloc",
     "Layout",
     "SizeMismatchError",
     "System",
+    "Trimmed",
     "UseAfterFreeError",
     "Verification",
     "aligned_alloc",
@@ -78,10 +86,14 @@ __all__ = [
     "get_include",
     "global_allocator",
     "implementation",
+    "install",
+    "installed",
     "malloc",
     "probe",
     "realloc",
     "set_global_allocator",
+    "trim",
+    "uninstall",
     "usable_size",
     "using",
     "verify",

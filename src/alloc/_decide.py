@@ -94,6 +94,8 @@ def decide(facts: Facts, environ: Mapping[str, str]) -> Decision:
     elif facts.core_error is None:
         evidence.append(facts.jemalloc_trouble or "jemalloc-sys: not looked for in a guest")
     evidence += [f"warning: {text}" for text in complaints(environ)]
+    if facts.installation is not None:
+        evidence.append(facts.installation)
 
     has_core = facts.core_error is None
     jemalloc = has_core and facts.jemalloc is not None and facts.jemalloc_trouble is None

@@ -96,6 +96,14 @@ def facts() -> Facts:
     return _state[0]
 
 
+def note_installation(text: str) -> None:
+    """Let `decision` say what became of the interpreter's own memory."""
+    global _state
+    facts, _, declared = _state
+    facts = changed(facts, installation=text)
+    _state = (facts, decide(facts, environ), declared)
+
+
 def global_allocator() -> Allocator:
     """The global allocator: what this module's functions use outside ``using()``."""
     return backend.global_allocator()

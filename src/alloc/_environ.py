@@ -17,6 +17,8 @@ VALUES = {
     "ALLOC_DEFAULT": ("system", "jemalloc", "arena"),
     "ALLOC_EMBEDDING": ("standalone", "guest"),
     "ALLOC_IMPLEMENTATION": ("cython", "python"),
+    "ALLOC_INSTALL": ("hybrid", "arenas", "full", "off"),
+    "ALLOC_PRESET": ("balanced", "throughput", "low_memory"),
 }
 """The variables and the values they take."""
 

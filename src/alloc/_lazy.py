@@ -10,7 +10,13 @@ HOMES = {
     "Arena": "_arena",
     "Check": "_verify",
     "HeapStatistics": "ledger",
+    "Installed": "_installing",
+    "Trimmed": "_trim",
     "Verification": "_verify",
+    "install": "_installing",
+    "installed": "_installing",
+    "trim": "_trim",
+    "uninstall": "_installing",
     "verify": "_verify",
 }
 """Name to the module of this package that defines it."""

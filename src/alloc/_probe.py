@@ -66,6 +66,9 @@ class Facts(Record):
     explicit: tuple[str, str] | None = None
     """Allocator's name and place of the application's declaration."""
 
+    installation: str | None = None
+    """What ``install()`` did or why it did nothing, once it was called."""
+
 
 def main_image() -> str | None:
     """Path of the executable that this process runs, where that can be told.

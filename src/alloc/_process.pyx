@@ -20,6 +20,7 @@ cdef extern from "_c/probe.h":
     void c_malloc_provider "alloc_malloc_provider"(char *file, size_t room, const char **allocator)
     int c_glibc_accounts "alloc_glibc_accounts"(size_t *in_use, size_t *mapped)
     int c_glibc_serves "alloc_glibc_serves"()
+    int c_glibc_trim "alloc_glibc_trim"() nogil
 
 
 def scan_stack():
@@ -62,6 +63,17 @@ def glibc_accounts():
 def glibc_serves():
     """1 if a malloc shows in glibc's accounts, 0 if not, -1 if that cannot be told."""
     return c_glibc_serves()
+
+
+def trim_glibc():
+    """Give free pages of glibc's heaps back; whether there were any.
+
+    glibc: ``malloc_trim(0)``.  Runs without the GIL, but blocks each heap in turn.
+    """
+    cdef int some
+    with nogil:
+        some = c_glibc_trim()
+    return some == 1
 
 
 def describe_malloc():

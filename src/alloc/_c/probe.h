@@ -256,4 +256,13 @@ static int alloc_glibc_serves(void) {
     return 0;
 }
 
+/* Give glibc's free pages back: 1 if there were some, 0 if not or without glibc. */
+static int alloc_glibc_trim(void) {
+    int (*trim)(size_t) = NULL;
+#if defined(__GLIBC__)
+    *(void **)&trim = dlsym(RTLD_DEFAULT, "malloc_trim");
+#endif
+    return trim != NULL && trim(0);
+}
+
 #endif

@@ -1,0 +1,257 @@
+/* One thread that gives memory back while nobody asks: dirty chunks after their
+ * decay, pymalloc's idle pools.  Idle means: two looks, nothing moved in between.
+ *
+ * It lives only while there are chunks, looks without the GIL, and takes the GIL
+ * for a millisecond at a time, for pools that are worth it.  It is stopped before
+ * os.fork(), which warns of other threads from 3.12 on.  A child that was forked
+ * from another than the initial thread never gets it: there the thread function
+ * returns instead of the process ending, and any other thread would keep the
+ * process alive for ever.  The same rule serves jemalloc's background threads.
+ */
+#ifndef ALLOC_KEEPER_H
+#define ALLOC_KEEPER_H
+
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/syscall.h>
+
+#include "chunks.h"
+#include "pools.h"
+
+#define ALLOC_LOOK_MS 200       /* between looks while something happens */
+#define ALLOC_LOOK_MOST_MS 3200 /* and when nothing does */
+#define ALLOC_LOOK_SHARE 200    /* at most one part in 200 of a core goes into looks */
+#define ALLOC_HOLD_NS 1000000   /* one hold of the GIL */
+
+static struct {
+    pthread_mutex_t lock; /* before alloc_chunks.lock */
+    pthread_cond_t stir;
+    pthread_t thread;
+    int running, joinable, stop, stirred;
+    int enabled; /* installed, and the interpreter is not at its end */
+    int orphan;  /* forked from another than the initial thread */
+    int from_initial;
+    int refused; /* the system refused a thread; no further try */
+    unsigned long looks, holds;
+} alloc_keeper = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static int64_t alloc_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Thin an interpreter's chunks, for at most one hold.  The index to go on with, or
+ * 0 when done.  pre: that interpreter's GIL. */
+static size_t alloc_keeper_thin(size_t index, void *interpreter, int all) {
+    int64_t until = alloc_now_ns() + ALLOC_HOLD_NS;
+    size_t end = alloc_chunks.fresh;
+    for (; index < end; index++) {
+        alloc_chunk *chunk = &alloc_chunks.chunks[index];
+        int promising;
+        if (chunk->state != ALLOC_CHUNK_USED || !(all || chunk->marked) ||
+            chunk->interpreter != interpreter)
+            continue;
+        if (alloc_now_ns() > until)
+            return index;
+        alloc_chunk_thin(alloc_chunk_at(index));
+        chunk->marked = 0;
+        chunk->thinned = chunk->signature =
+            alloc_chunk_signature(alloc_chunk_at(index), &promising);
+    }
+    return 0;
+}
+
+/* All of the asking interpreter's. */
+static size_t alloc_keeper_thin_all(size_t index) {
+    return alloc_keeper_thin(index, PyThreadState_GetInterpreter(PyThreadState_Get()), 1);
+}
+
+/* Mark the chunks that are worth the GIL.  Sets *moved if any changed. */
+static size_t alloc_keeper_look(int *moved) {
+    size_t index, end = alloc_chunks.fresh, marked = 0;
+    *moved = 0;
+    for (index = 0; index < end; index++) {
+        alloc_chunk *chunk = &alloc_chunks.chunks[index];
+        uint32_t signature;
+        int promising;
+        if (chunk->state != ALLOC_CHUNK_USED)
+            continue;
+        signature = alloc_chunk_signature(alloc_chunk_at(index), &promising);
+        if (signature != chunk->signature) {
+            chunk->signature = signature;
+            *moved = 1;
+            chunk->marked = 0;
+        } else if (promising && signature != chunk->thinned) {
+            chunk->marked = 1;
+            marked++;
+        }
+    }
+    alloc_keeper.looks++;
+    return marked;
+}
+
+static void alloc_keeper_work(void) {
+    void *interpreter = PyInterpreterState_Main();
+    size_t index = 0;
+    do {
+        PyGILState_STATE state;
+        struct timespec pause = {0, 5000000};
+        if (!alloc_keeper.enabled)
+            return;
+        state = PyGILState_Ensure();
+        index = alloc_keeper_thin(index, interpreter, 0);
+        PyGILState_Release(state);
+        alloc_keeper.holds++;
+        if (index)
+            nanosleep(&pause, NULL);
+    } while (index && !alloc_keeper.stop);
+}
+
+static void *alloc_keeper_main(void *unused) {
+    int64_t interval = ALLOC_LOOK_MS;
+    pthread_mutex_lock(&alloc_keeper.lock);
+    while (!alloc_keeper.stop) {
+        struct timespec until;
+        int moved = 0, busy;
+        int64_t took;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += interval / 1000;
+        until.tv_nsec += interval % 1000 * 1000000;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_sec++;
+            until.tv_nsec -= 1000000000;
+        }
+        /* Only a long sleep is cut short; short ones collect what happens. */
+        while (!alloc_keeper.stop && !(alloc_keeper.stirred && interval > ALLOC_LOOK_MS) &&
+               pthread_cond_timedwait(&alloc_keeper.stir, &alloc_keeper.lock, &until) == 0)
+            continue;
+        if (alloc_keeper.stop)
+            break;
+        busy = alloc_keeper.stirred;
+        alloc_keeper.stirred = 0;
+        pthread_mutex_unlock(&alloc_keeper.lock);
+
+        took = alloc_now_ms();
+        pthread_mutex_lock(&alloc_chunks.lock);
+        alloc_chunks_clean(took - alloc_chunks.decay_ms, 0);
+        busy |= alloc_chunks.dirty.count != 0;
+        pthread_mutex_unlock(&alloc_chunks.lock);
+        if (alloc_pools.known) {
+            size_t marked;
+            took = alloc_now_ns();
+            marked = alloc_keeper_look(&moved);
+            took = (alloc_now_ns() - took) / 1000000 * ALLOC_LOOK_SHARE;
+            if (marked)
+                alloc_keeper_work();
+        } else {
+            took = 0;
+        }
+        if (busy || moved)
+            interval = ALLOC_LOOK_MS;
+        else if (interval < ALLOC_LOOK_MOST_MS)
+            interval *= 2;
+        if (interval < took)
+            interval = took;
+
+        pthread_mutex_lock(&alloc_keeper.lock);
+        if (!alloc_keeper.stirred && alloc_chunks.used == 0 && alloc_chunks.dirty.count == 0)
+            break;
+    }
+    alloc_keeper.running = 0;
+    pthread_mutex_unlock(&alloc_keeper.lock);
+    return unused;
+}
+
+/* pre: alloc_keeper.lock.  A failure is remembered; then chunks are cleaned when
+ * others are taken or given, and pools by trim(). */
+static void alloc_keeper_start(void) {
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    if (alloc_keeper.joinable) { /* it has ended by itself */
+        pthread_join(alloc_keeper.thread, NULL);
+        alloc_keeper.joinable = 0;
+    }
+    alloc_keeper.stop = 0;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, (size_t)256 << 10);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (pthread_create(&alloc_keeper.thread, &attributes, alloc_keeper_main, NULL) == 0)
+        alloc_keeper.running = alloc_keeper.joinable = 1;
+    else
+        alloc_keeper.refused = 1;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+}
+
+/* A chunk came or went. */
+static void alloc_keeper_wake(void) {
+    if (!alloc_keeper.enabled || alloc_keeper.orphan || alloc_keeper.refused)
+        return;
+    pthread_mutex_lock(&alloc_keeper.lock);
+    alloc_keeper.stirred = 1;
+    if (alloc_keeper.running)
+        pthread_cond_signal(&alloc_keeper.stir);
+    else if (alloc_keeper.enabled)
+        alloc_keeper_start();
+    pthread_mutex_unlock(&alloc_keeper.lock);
+}
+
+/* Stop the thread and wait for it.  pre: not the GIL: the thread may want it. */
+static void alloc_keeper_stop(void) {
+    pthread_t thread;
+    int join;
+    pthread_mutex_lock(&alloc_keeper.lock);
+    alloc_keeper.enabled = 0;
+    alloc_keeper.stop = 1;
+    pthread_cond_signal(&alloc_keeper.stir);
+    join = alloc_keeper.joinable;
+    thread = alloc_keeper.thread;
+    alloc_keeper.joinable = 0;
+    pthread_mutex_unlock(&alloc_keeper.lock);
+    if (join)
+        pthread_join(thread, NULL);
+}
+
+static void alloc_fork_prepare(void) {
+    alloc_keeper.from_initial = !alloc_keeper.orphan && syscall(SYS_gettid) == getpid();
+    pthread_mutex_lock(&alloc_keeper.lock);
+    pthread_mutex_lock(&alloc_chunks.lock);
+}
+
+static void alloc_fork_parent(void) {
+    pthread_mutex_unlock(&alloc_chunks.lock);
+    pthread_mutex_unlock(&alloc_keeper.lock);
+}
+
+static void alloc_keeper_new_locks(void) {
+    pthread_condattr_t attributes;
+    pthread_mutex_init(&alloc_chunks.lock, NULL);
+    pthread_mutex_init(&alloc_keeper.lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&alloc_keeper.stir, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+static void alloc_fork_child(void) {
+    alloc_keeper_new_locks();
+    alloc_keeper.running = alloc_keeper.joinable = alloc_keeper.refused = 0;
+    alloc_keeper.orphan = !alloc_keeper.from_initial;
+}
+
+/* Once in a process, before the first chunk.  Needs the GIL. */
+static int alloc_keeper_begin(void) {
+    static int done;
+    if (done)
+        return 0;
+    alloc_keeper_new_locks();
+    if (pthread_atfork(alloc_fork_prepare, alloc_fork_parent, alloc_fork_child) != 0)
+        return -1;
+    done = 1;
+    return 0;
+}
+
+#endif

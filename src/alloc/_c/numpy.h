@@ -1,0 +1,121 @@
+/* NumPy's array data, routed, up to NumPy 2.4: later ones take it from
+ * PyMem_RawMalloc, which is routed already.
+ *
+ * NumPy's documented way (NEP 49) sets a handler for one context only, and new
+ * threads start with the default one.  So the default handler's own functions are
+ * replaced, which no document allows; the checks here are what makes it safe: a
+ * handler of version 1 with its known name, all functions there, ctx untouched.
+ * Arrays that have another handler are none of our business.
+ */
+#ifndef ALLOC_NUMPY_H
+#define ALLOC_NUMPY_H
+
+#include "route.h"
+
+typedef struct { /* NEP 49: PyDataMem_Handler */
+    char name[127];
+    uint8_t version;
+    struct {
+        void *ctx;
+        void *(*malloc)(void *, size_t);
+        void *(*calloc)(void *, size_t, size_t);
+        void *(*realloc)(void *, void *, size_t);
+        void (*free)(void *, void *, size_t);
+    } allocator;
+} alloc_numpy_handler;
+
+#define ALLOC_NUMPY_DEFAULT "default_allocator"
+#define ALLOC_NUMPY_OURS "alloc_jemalloc"
+
+static struct {
+    alloc_numpy_handler *handler;
+    alloc_numpy_handler old;
+    alloc_malloc_function volatile seen;
+} alloc_numpy;
+
+static inline int alloc_numpy_routed(void) {
+    return alloc_numpy.seen == malloc && !alloc_route.exhausted;
+}
+
+static void *alloc_numpy_malloc(void *ctx, size_t size) {
+    void *ptr;
+    if (alloc_numpy_routed() && (ptr = alloc_je.malloc(size)) != NULL) {
+        if (size >= ALLOC_HUGE)
+            alloc_route_advise(ptr, size);
+        return ptr;
+    }
+    return alloc_numpy.old.allocator.malloc(ctx, size);
+}
+
+static void *alloc_numpy_calloc(void *ctx, size_t count, size_t size) {
+    void *ptr;
+    if (alloc_numpy_routed() && (ptr = alloc_je.calloc(count, size)) != NULL) {
+        if (count * size >= ALLOC_HUGE)
+            alloc_route_advise(ptr, count * size);
+        return ptr;
+    }
+    return alloc_numpy.old.allocator.calloc(ctx, count, size);
+}
+
+static void alloc_numpy_free(void *ctx, void *ptr, size_t size) {
+    if (alloc_je_owns(NULL, ptr))
+        alloc_je.free(ptr);
+    else
+        alloc_numpy.old.allocator.free(ctx, ptr, size);
+}
+
+static void *alloc_numpy_realloc(void *ctx, void *ptr, size_t size) {
+    void *moved;
+    size_t kept;
+    if (ptr == NULL)
+        return alloc_numpy_malloc(ctx, size);
+    if (!alloc_je_owns(NULL, ptr))
+        return alloc_numpy.old.allocator.realloc(ctx, ptr, size);
+    if (alloc_numpy_routed() && (moved = alloc_je.rallocx(ptr, size ? size : 1, 0)) != NULL) {
+        if (size >= ALLOC_HUGE)
+            alloc_route_advise(moved, size);
+        return moved;
+    }
+    moved = alloc_numpy.old.allocator.malloc(ctx, size);
+    if (moved != NULL) {
+        kept = alloc_je.sallocx(ptr, 0);
+        memcpy(moved, ptr, kept < size ? kept : size);
+        alloc_je.free(ptr);
+    }
+    return moved;
+}
+
+/* Take NumPy's default handler over.  NULL, or why not.  Needs the GIL. */
+static const char *alloc_numpy_attach(alloc_numpy_handler *handler) {
+    if (alloc_numpy.handler == handler)
+        return NULL;
+    if (alloc_numpy.handler != NULL)
+        return "a second NumPy in this process";
+    if (handler->version != 1)
+        return "NumPy's handler has another version than 1";
+    if (strcmp(handler->name, ALLOC_NUMPY_DEFAULT) != 0)
+        return "NumPy's default handler has another name: somebody else changed it";
+    if (!handler->allocator.malloc || !handler->allocator.calloc ||
+        !handler->allocator.realloc || !handler->allocator.free)
+        return "NumPy's default handler lacks a function";
+    alloc_numpy.old = *handler;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    /* One word at a time, the free first: who sees some of it can cope. */
+    handler->allocator.free = alloc_numpy_free;
+    handler->allocator.realloc = alloc_numpy_realloc;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    handler->allocator.calloc = alloc_numpy_calloc;
+    handler->allocator.malloc = alloc_numpy_malloc;
+    alloc_numpy.handler = handler;
+    return NULL;
+}
+
+/* Route or not.  The functions stay: live arrays need them. */
+static void alloc_numpy_route(int on) {
+    if (alloc_numpy.handler == NULL)
+        return;
+    alloc_numpy.seen = on ? alloc_route_libc() : NULL;
+    strcpy(alloc_numpy.handler->name, on ? ALLOC_NUMPY_OURS : ALLOC_NUMPY_DEFAULT);
+}
+
+#endif

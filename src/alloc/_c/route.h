@@ -1,0 +1,275 @@
+/* CPython's own memory, routed: new blocks from jemalloc, every block home.
+ *
+ * The documented contract of PyMem_SetAllocator after start-up: wrap what is
+ * there.  A wrapper, once set, stays for the life of the process, because live
+ * blocks need it; uninstalling only stops new blocks from coming here.
+ *
+ * Each wrapper keeps the ctx of what it wraps and does not use it: then a call
+ * that reads the old function and the new ctx, or the reverse, is harmless.
+ *
+ * A malloc that some tracer hooks (memray and others write their functions into
+ * the import tables of every library) is followed: while our own entry for
+ * malloc is not the C library's, new blocks go to whoever was there before, so
+ * that the tracer sees them.  That is the same compare that says "routed".
+ */
+#ifndef ALLOC_ROUTE_H
+#define ALLOC_ROUTE_H
+
+#include <Python.h>
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "chunks.h"
+#include "jemalloc.h"
+
+enum { ALLOC_RAW, ALLOC_MEM, ALLOC_OBJ, ALLOC_DOMAINS };
+
+/* From here on huge pages are asked for: what NumPy does for its arrays, and
+ * without them page faults make large temporaries several times slower. */
+#define ALLOC_HUGE ((size_t)4 << 20)
+#define ALLOC_HUGE_PAGE ((uintptr_t)2 << 20)
+
+typedef void *(*alloc_malloc_function)(size_t);
+
+static struct {
+    PyMemAllocatorEx old[ALLOC_DOMAINS];
+    PyObjectArenaAllocator old_arenas;
+    /* The C library's malloc where new blocks are routed, else NULL. */
+    alloc_malloc_function volatile seen[ALLOC_DOMAINS];
+    alloc_malloc_function volatile seen_arenas;
+    unsigned wrapped; /* bit of each domain; bit 3: the arenas */
+    int huge_pages;   /* ask the kernel for them */
+    /* As alloc_je.exhausted: jemalloc had no room; asking again costs 20 times
+     * malloc, so the old one is asked first until a block comes back. */
+    volatile int exhausted;
+    volatile unsigned long fallbacks; /* blocks that jemalloc had no room for; about */
+} alloc_route;
+
+/* A function's address read from this library's import table, each time. */
+#define ALLOC_ROUTED(domain) (alloc_route.seen[domain] == malloc)
+
+static void alloc_route_advise(void *ptr, size_t size) {
+    uintptr_t from = ((uintptr_t)ptr + ALLOC_HUGE_PAGE - 1) & ~(ALLOC_HUGE_PAGE - 1);
+    uintptr_t to = ((uintptr_t)ptr + size) & ~(ALLOC_HUGE_PAGE - 1);
+#ifdef MADV_HUGEPAGE
+    if (alloc_route.huge_pages && to > from)
+        madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+    (void)from, (void)to;
+#endif
+}
+
+static void *alloc_route_no_room(void *ptr) {
+    if (ptr != NULL) {
+        alloc_route.exhausted = 1;
+        alloc_route.fallbacks++;
+    }
+    return ptr;
+}
+
+static inline void *alloc_route_malloc(const PyMemAllocatorEx *old, int routed, size_t size) {
+    void *ptr;
+    if (ALLOC_UNLIKELY(!routed))
+        return old->malloc(old->ctx, size);
+    if (ALLOC_UNLIKELY(alloc_route.exhausted) && (ptr = old->malloc(old->ctx, size)) != NULL)
+        return ptr;
+    ptr = alloc_je.malloc(size);
+    if (ALLOC_UNLIKELY(ptr == NULL))
+        return alloc_route_no_room(old->malloc(old->ctx, size));
+    if (ALLOC_UNLIKELY(size >= ALLOC_HUGE))
+        alloc_route_advise(ptr, size);
+    return ptr;
+}
+
+static inline void *alloc_route_calloc(const PyMemAllocatorEx *old, int routed, size_t count,
+                                       size_t size) {
+    void *ptr;
+    if (ALLOC_UNLIKELY(!routed))
+        return old->calloc(old->ctx, count, size);
+    if (ALLOC_UNLIKELY(alloc_route.exhausted) &&
+        (ptr = old->calloc(old->ctx, count, size)) != NULL)
+        return ptr;
+    ptr = alloc_je.calloc(count, size);
+    if (ALLOC_UNLIKELY(ptr == NULL))
+        return alloc_route_no_room(old->calloc(old->ctx, count, size));
+    if (ALLOC_UNLIKELY(count * size >= ALLOC_HUGE))
+        alloc_route_advise(ptr, count * size);
+    return ptr;
+}
+
+static inline void alloc_route_free(const PyMemAllocatorEx *old, void *ptr) {
+    if (ALLOC_UNLIKELY(!alloc_je_owns(NULL, ptr))) {
+        old->free(old->ctx, ptr);
+        return;
+    }
+    if (ALLOC_UNLIKELY(alloc_route.exhausted))
+        alloc_route.exhausted = 0;
+    alloc_je.free(ptr);
+}
+
+/* A block of jemalloc's to the old allocator.  NULL: it is where it was. */
+static void *alloc_route_migrate(const PyMemAllocatorEx *old, void *ptr, size_t size) {
+    size_t kept = alloc_je.sallocx(ptr, 0);
+    void *moved = old->malloc(old->ctx, size);
+    if (moved != NULL) {
+        memcpy(moved, ptr, kept < size ? kept : size);
+        alloc_je.free(ptr);
+    }
+    return moved;
+}
+
+/* A block of the old allocator's grows there: its size is known to nobody else. */
+static inline void *alloc_route_realloc(const PyMemAllocatorEx *old, int routed, void *ptr,
+                                        size_t size) {
+    void *moved;
+    if (ptr == NULL)
+        return alloc_route_malloc(old, routed, size);
+    if (!alloc_je_owns(NULL, ptr))
+        return old->realloc(old->ctx, ptr, size);
+    if (ALLOC_UNLIKELY(!routed) && (moved = alloc_route_migrate(old, ptr, size)) != NULL)
+        return moved;
+    moved = alloc_je.rallocx(ptr, size ? size : 1, 0);
+    if (ALLOC_UNLIKELY(moved == NULL))
+        return alloc_route_no_room(alloc_route_migrate(old, ptr, size));
+    if (ALLOC_UNLIKELY(size >= ALLOC_HUGE))
+        alloc_route_advise(moved, size);
+    return moved;
+}
+
+#define ALLOC_DOMAIN(name, domain)                                                            \
+    static void *alloc_##name##_malloc(void *ctx, size_t size) {                              \
+        (void)ctx;                                                                            \
+        return alloc_route_malloc(&alloc_route.old[domain], ALLOC_ROUTED(domain), size);      \
+    }                                                                                         \
+    static void *alloc_##name##_calloc(void *ctx, size_t count, size_t size) {                \
+        (void)ctx;                                                                            \
+        return alloc_route_calloc(&alloc_route.old[domain], ALLOC_ROUTED(domain), count,      \
+                                  size);                                                      \
+    }                                                                                         \
+    static void *alloc_##name##_realloc(void *ctx, void *ptr, size_t size) {                  \
+        (void)ctx;                                                                            \
+        return alloc_route_realloc(&alloc_route.old[domain], ALLOC_ROUTED(domain), ptr,       \
+                                   size);                                                     \
+    }                                                                                         \
+    static void alloc_##name##_free(void *ctx, void *ptr) {                                   \
+        (void)ctx;                                                                            \
+        alloc_route_free(&alloc_route.old[domain], ptr);                                      \
+    }
+ALLOC_DOMAIN(raw, ALLOC_RAW)
+ALLOC_DOMAIN(mem, ALLOC_MEM)
+ALLOC_DOMAIN(obj, ALLOC_OBJ)
+
+static void alloc_keeper_wake(void);
+
+/* The interpreter that asks; NULL without a thread state. */
+static void *alloc_route_interpreter(void) {
+#if PY_VERSION_HEX >= 0x030D0000
+    PyThreadState *state = PyThreadState_GetUnchecked();
+#else
+    PyThreadState *state = _PyThreadState_UncheckedGet();
+#endif
+    return state ? PyThreadState_GetInterpreter(state) : NULL;
+}
+
+/* Arenas, and from 3.11 on the frames' data stacks, of other sizes as a rule. */
+static void *alloc_arena_alloc(void *ctx, size_t size) {
+    (void)ctx;
+    if (size == ALLOC_CHUNK && alloc_route.seen_arenas == malloc) {
+        void *at = alloc_chunk_take(alloc_route_interpreter());
+        if (at != NULL) {
+            alloc_keeper_wake();
+            return at;
+        }
+    }
+    return alloc_route.old_arenas.alloc(alloc_route.old_arenas.ctx, size);
+}
+
+static void alloc_arena_free(void *ctx, void *ptr, size_t size) {
+    (void)ctx;
+    if (alloc_chunks_own(ptr)) {
+        alloc_chunk_give(ptr);
+        alloc_keeper_wake();
+    } else {
+        alloc_route.old_arenas.free(alloc_route.old_arenas.ctx, ptr, size);
+    }
+}
+
+static const PyMemAllocatorDomain alloc_domains[ALLOC_DOMAINS] = {
+    PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ};
+
+static int alloc_route_on_top(int domain) {
+    static void *(*const ours[ALLOC_DOMAINS])(void *, size_t) = {
+        alloc_raw_malloc, alloc_mem_malloc, alloc_obj_malloc};
+    PyMemAllocatorEx current;
+    PyMem_GetAllocator(alloc_domains[domain], &current);
+    return current.malloc == ours[domain];
+}
+
+static int alloc_route_arenas_on_top(void) {
+    PyObjectArenaAllocator current;
+    PyObject_GetArenaAllocator(&current);
+    return current.alloc == alloc_arena_alloc;
+}
+
+/* Set the wrapper of a domain, unless it is there.  Needs the GIL. */
+static void alloc_route_wrap(int domain) {
+    PyMemAllocatorEx now;
+    if (alloc_route.wrapped & 1u << domain)
+        return;
+    PyMem_GetAllocator(alloc_domains[domain], &now);
+    alloc_route.old[domain] = now;
+    switch (domain) {
+    case ALLOC_RAW:
+        now.malloc = alloc_raw_malloc, now.calloc = alloc_raw_calloc;
+        now.realloc = alloc_raw_realloc, now.free = alloc_raw_free;
+        break;
+    case ALLOC_MEM:
+        now.malloc = alloc_mem_malloc, now.calloc = alloc_mem_calloc;
+        now.realloc = alloc_mem_realloc, now.free = alloc_mem_free;
+        break;
+    default:
+        now.malloc = alloc_obj_malloc, now.calloc = alloc_obj_calloc;
+        now.realloc = alloc_obj_realloc, now.free = alloc_obj_free;
+    }
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* old is there before anybody asks for it */
+    PyMem_SetAllocator(alloc_domains[domain], &now);
+    alloc_route.wrapped |= 1u << domain;
+}
+
+static void alloc_route_wrap_arenas(void) {
+    PyObjectArenaAllocator now;
+    if (alloc_route.wrapped & 1u << ALLOC_DOMAINS)
+        return;
+    PyObject_GetArenaAllocator(&now);
+    alloc_route.old_arenas = now;
+    now.alloc = alloc_arena_alloc;
+    now.free = alloc_arena_free;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    PyObject_SetArenaAllocator(&now);
+    alloc_route.wrapped |= 1u << ALLOC_DOMAINS;
+}
+
+/* The C library's malloc, also while a tracer has written over our entry. */
+static alloc_malloc_function alloc_route_libc(void) {
+    alloc_malloc_function found;
+    *(void **)&found = dlsym(RTLD_DEFAULT, "malloc");
+    return found;
+}
+
+/* Whether a tracer hooks malloc in this very library. */
+static int alloc_route_traced(void) {
+    return alloc_route_libc() != malloc;
+}
+
+/* The name that CPython has for the allocators in force, or NULL: hooks of
+ * somebody else are set.  Not a documented function, so looked up. */
+static const char *alloc_route_current_name(int *known) {
+    static const char *(*name)(void);
+    if (name == NULL)
+        *(void **)&name = dlsym(RTLD_DEFAULT, "_PyMem_GetCurrentAllocatorName");
+    *known = name != NULL;
+    return name ? name() : NULL;
+}
+
+#endif

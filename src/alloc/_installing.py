@@ -1,0 +1,433 @@
+"""Policy of `install()`: what is routed to jemalloc, when it is refused, and the record.
+
+The mechanics are `_route`.  Nothing here runs at ``import alloc``.  A refusal is no
+error of the program: it is recorded, everything stays as it is, and the program
+runs on.  Only arguments that mean nothing raise.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from _thread import RLock
+
+from . import _default
+from ._environ import environ, value
+from ._locate import jemalloc_library
+from ._record import Record
+from ._select import core_error, implementation
+from .errors import BackendUnavailableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from dataclasses import dataclass as record
+    from typing import Any
+else:
+    from ._record import record
+
+MODES = {
+    "arenas": ("arenas",),
+    "hybrid": ("raw", "arenas"),
+    "full": ("raw", "mem", "obj"),
+}
+"""What each mode routes: domains of ``PyMem_SetAllocator``, and pymalloc's arenas."""
+
+DEFAULT_MODE = "hybrid"
+
+PRESETS = {
+    "throughput": {"decay_ms": 5000, "background": True},
+    "balanced": {"decay_ms": 500, "background": True},
+    "low_memory": {"decay_ms": 0, "background": False},
+}
+"""How long freed memory is kept for reuse, and whether threads give it back then."""
+
+DEFAULT_PRESET = "balanced"
+
+FREE_THREADED = bool(getattr(sys, "_is_gil_enabled", None) and "t" in getattr(sys, "abiflags", ""))
+"""A build without a GIL: PEP 703 allows no other allocator for objects."""
+
+
+@record(frozen=True)
+class Installed(Record):
+    """What is routed to jemalloc; true if anything is.  ``str()`` gives it as text."""
+
+    python: str | None
+    """The mode in force, or ``None``."""
+
+    numpy: str | None
+    """``"routed"``, ``"waiting"`` until NumPy is imported, or ``None``."""
+
+    preset: str | None
+    """The preset in force."""
+
+    routed: tuple[str, ...]
+    """Domains whose new blocks are jemalloc's: ``raw``, ``mem``, ``obj``, ``numpy``, and
+    ``arenas``, whose memory comes from chunks of our own."""
+
+    since: float | None
+    """When it was installed; seconds since the epoch."""
+
+    blocks: int
+    """Blocks that jemalloc granted since then, to all its users, as far as threads
+    have reported: what a thread's cache serves is counted when it is flushed.
+    jemalloc: ``nrequests``."""
+
+    bytes: int
+    """The bytes of these blocks, rounded up to their size classes."""
+
+    arenas: int
+    """Bytes of pymalloc arenas in chunks now."""
+
+    given_back: int
+    """Bytes of free pools that were given back to the system so far."""
+
+    fallbacks: int
+    """Blocks and arenas that there was no room for, so that others served."""
+
+    refused: tuple[str, ...]
+    """What was asked for and not done, with the reason."""
+
+    notes: tuple[str, ...]
+    """What else is worth knowing."""
+
+    def __bool__(self) -> bool:
+        return bool(self.routed)
+
+    def __str__(self) -> str:
+        if self:
+            head = f"installed  {', '.join(self.routed)} (mode {self.python}, preset {self.preset})"
+        else:
+            head = "installed  nothing"
+        lines = [head]
+        if self.since is not None:
+            lines += [
+                f"blocks     {self.blocks:,} ({self.bytes:,} bytes) so far",
+                f"arenas     {self.arenas:,} bytes, {self.given_back:,} given back so far",
+                f"fallbacks  {self.fallbacks:,}",
+            ]
+        lines += [f"refused    {text}" for text in self.refused]
+        lines += [f"note       {text}" for text in self.notes]
+        return "\n".join(lines)
+
+
+class _State:
+    """What was asked for and what came of it; changed under the lock only."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.python: str | None = None
+        self.numpy = False
+        self.preset: str | None = None
+        self.since: float | None = None
+        self.before = (0, 0)
+        self.background = False
+        self.hooked = False
+        self.refused: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+
+
+_state = _State()
+_route: Any = None  # the compiled mechanics, once needed
+
+
+def _obstacle() -> str | None:
+    """Why this process must be left alone, or ``None``."""
+    global _route
+    if _default.disabled:
+        return "ALLOC_DISABLE=1"
+    decision = _default.decision()
+    if decision.embedding != "standalone":
+        return f"Python is a guest here ({decision.evidence[0]})"
+    if implementation != "cython":
+        return f"no compiled core: {core_error}"
+    try:
+        from . import _route as mechanics
+    except ImportError as error:
+        return f"no compiled core: {error}"
+    try:
+        trouble = mechanics.prepare(jemalloc_library())
+    except BackendUnavailableError as error:
+        trouble = str(error)
+    if trouble is None:
+        _route = mechanics
+    return trouble
+
+
+def _hooks_of_others() -> str | None:
+    """Somebody else's hooks would, when they are taken away, take ours along while
+    blocks of ours are live."""
+    if _route.wrapped() or _route.allocator_name() is not None:
+        return None
+    return (
+        "another tool has hooked the interpreter's allocators; when it stops it would take "
+        "ours away from live blocks: install first, start the tool afterwards"
+    )
+
+
+def _pause_tracing() -> Callable[[], None]:
+    """Stop tracemalloc, whose ``stop()`` puts back what it found when it started.
+
+    Returns what starts it again.  The traces until now are lost.
+    """
+    tracer = sys.modules.get("_tracemalloc")
+    if tracer is None or not tracer.is_tracing():
+        return lambda: None
+    depth = tracer.get_traceback_limit()
+    tracer.stop()
+    _state.notes += ("tracemalloc was stopped and started again: its traces until then are lost",)
+    return lambda: tracer.start(depth)
+
+
+def _wrap(domains: tuple[str, ...]) -> list[str]:
+    """Wrap and route; returns the domains that new blocks really reach."""
+    for domain in domains:
+        _route.wrap(domain)
+    _route.route(domains)
+    reached = []
+    for domain in domains:
+        if domain == "arenas":
+            good = domain in _route.routed()
+            why = "no address range for chunks could be reserved (ulimit -v)"
+        else:
+            good = _route.traced() or _route.reached(domain)
+            why = "another tool has put an older allocator back"
+        if good:
+            reached.append(domain)
+        else:
+            _state.refused += (f"{domain}: {why}",)
+    _route.route(reached)
+    return reached
+
+
+def _apply_preset(name: str) -> None:
+    preset = PRESETS[name]
+    decay = int(preset["decay_ms"])
+    _route.decay_chunks(decay)
+    for index in range(_route.number("arenas.narenas")):
+        try:
+            _route.control_number(f"arena.{index}.dirty_decay_ms", decay)
+        except OSError:
+            pass  # an arena that nobody has used yet
+    _route.control_number("arenas.dirty_decay_ms", decay)
+    _state.background = bool(preset["background"])
+    _background(_state.background)
+    _route.huge_pages(name != "low_memory" and _asks_for_huge_pages())
+
+
+def _asks_for_huge_pages() -> bool:
+    """Linux: whether huge pages come to those who ask (``madvise``)."""
+    try:
+        with open("/sys/kernel/mm/transparent_hugepage/enabled") as file:
+            return "[madvise]" in file.read()
+    except OSError:
+        return False
+
+
+def _background(on: bool) -> None:
+    """jemalloc's threads that purge: at most one for each CPU, started when needed."""
+    try:
+        _route.control("background_thread", on)
+    except (KeyError, OSError) as error:
+        _state.background = False
+        _state.notes += (f"no background threads: {error}",)
+
+
+def _before_fork() -> None:
+    # CPython 3.12 and newer warn of a fork with other threads about; these are none
+    # of the program's.
+    if _state.since is not None:
+        _route.keep(False)
+        if _state.background:
+            _background(False)
+
+
+def _after_fork() -> None:
+    if _state.since is not None and not _route.orphan():
+        if _state.background:
+            _background(True)
+        _route.keep(True)
+
+
+def _at_exit() -> None:
+    _route.keep(False)
+
+
+def _hook() -> None:
+    """What has to happen around forks and at exit; once."""
+    if _state.hooked:
+        return
+    _state.hooked = True
+    import atexit
+
+    atexit.register(_at_exit)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+        )
+
+
+def _requests() -> tuple[int, int]:
+    """Blocks and bytes that jemalloc has granted; see `Installed.blocks`."""
+    _route.epoch()
+    number = _route.number
+    blocks = size = 0
+    for kind, each in (("bins", "bin"), ("lextents", "lextent")):
+        for index in range(number(f"arenas.n{kind}")):
+            count = number(f"stats.arenas.4096.{kind}.{index}.nrequests")
+            blocks += count
+            size += count * number(f"arenas.{each}.{index}.size")
+    return blocks, size
+
+
+def _record_refusal(text: str) -> Installed:
+    _state.refused = (text,)
+    _default.note_installation(f"install() did nothing: {text}")
+    return installed()
+
+
+def install(
+    python: str | bool | None = None, numpy: bool = True, preset: str | None = None
+) -> Installed:
+    """Move CPython's memory, and NumPy's array data, to jemalloc: for applications.
+
+    ``python`` is ``"hybrid"`` (the default: pymalloc stays for up to 512 bytes, its
+    arenas and all larger blocks move), ``"arenas"``, ``"full"`` or ``False``.
+    ``preset`` is ``"balanced"`` (the default), ``"throughput"`` or ``"low_memory"``.
+    What is left out comes from ``ALLOC_INSTALL`` and ``ALLOC_PRESET``.
+
+    Blocks that exist stay where they are and go home when they are freed.  May be
+    called again, to change the mode.  In a guest, without jemalloc and wherever it
+    would not be safe, it does nothing, and the result says why; so does
+    `decision()`.  Raises ``ValueError`` for unknown modes and presets only.
+
+    Needs the GIL; any thread.  Upstream: ``PyMem_SetAllocator``, NEP 49.
+    """
+    wanted = _mode(python)
+    preset = preset or value(environ, "ALLOC_PRESET") or DEFAULT_PRESET
+    if preset not in PRESETS:
+        raise ValueError(f"preset is {preset!r}: use one of {', '.join(PRESETS)}")
+    with _state.lock:
+        _state.refused = _state.notes = ()
+        if wanted == "off":
+            return _record_refusal("ALLOC_INSTALL=off")
+        trouble = _obstacle()
+        if trouble is not None:
+            return _record_refusal(trouble)
+        return _install(wanted, numpy, preset)
+
+
+def _mode(python: str | bool | None) -> str | None:
+    """The mode's name, ``None`` for none, or ``"off"`` as the deployer said."""
+    if python is None:
+        return value(environ, "ALLOC_INSTALL") or DEFAULT_MODE
+    if python is False:
+        return None
+    if python is True:
+        return DEFAULT_MODE
+    if python not in MODES:
+        raise ValueError(f"python is {python!r}: use one of {', '.join(MODES)}, or False")
+    return python
+
+
+def _install(mode: str | None, numpy: bool, preset: str) -> Installed:
+    resume = _pause_tracing()
+    try:
+        foreign = _hooks_of_others()
+        if foreign is None and not _route.wrapped() and _route.reached("raw"):
+            foreign = "another copy of this package has installed already"
+        if foreign is not None and mode is not None:
+            return _record_refusal(foreign)
+        domains = MODES[mode] if mode is not None else ()
+        if FREE_THREADED and domains:
+            _state.refused += ("objects and arenas: a free-threaded build allows raw only",)
+            domains = ("raw",) if "raw" in domains else ()
+        name = _route.allocator_name()
+        if "arenas" in domains and name and not name.startswith("pymalloc"):
+            _state.notes += (f"no arenas to route: the object allocator is {name}",)
+        if _state.since is None:
+            _state.before = _requests()
+            _state.since = time.time()
+        _hook()
+        reached = _wrap(domains)
+        _apply_preset(preset)
+    finally:
+        resume()
+    _state.python = mode if reached else None
+    _state.preset = preset
+    _state.numpy = numpy
+    _route_numpy(numpy)
+    _route.keep(True)
+    if _route.traced():
+        _state.notes += ("a tracer hooks malloc: while it does, new blocks go its way, to be seen",)
+    result = installed()
+    _default.note_installation(
+        f"install(): {', '.join(result.routed) or 'nothing'} routed to jemalloc"
+        + "".join(f"; refused {text}" for text in result.refused)
+    )
+    return result
+
+
+def _route_numpy(on: bool) -> None:
+    if on:
+        from ._numpy_hook import attach_now_or_on_import
+
+        trouble = attach_now_or_on_import(_numpy_arrived)
+        if trouble is not None:
+            _state.refused += (f"numpy: {trouble}",)
+    elif _route.numpy_attached():
+        _route.numpy_route(False)
+
+
+def _numpy_arrived(module: Any) -> str | None:
+    """NumPy's core is there: take its default handler over, if still wanted."""
+    try:
+        trouble: str | None = _route.numpy_attach(_route.numpy_default_handler(module._ARRAY_API))
+    except (AttributeError, ValueError) as error:
+        trouble = f"not a NumPy that is known: {error}"
+    if trouble is None:
+        _route.numpy_route(_state.numpy)
+    return trouble
+
+
+def uninstall() -> Installed:
+    """New blocks come from where they came from before `install()`.
+
+    Live blocks stay, and go back to jemalloc when they are freed: the wrappers
+    remain, at the price of one compare, so this may be called at any time, also
+    under other tools' hooks.  Does nothing if nothing was installed.
+    """
+    with _state.lock:
+        if _state.since is not None:
+            _route.route(())
+            _state.python = None
+            _state.numpy = False
+            _route.numpy_route(False)
+            _state.refused = _state.notes = ()
+            _default.note_installation("uninstall(): nothing is routed")
+        return installed()
+
+
+def installed() -> Installed:
+    """What is routed now.  Any thread; takes a fraction of a millisecond."""
+    with _state.lock:
+        if _state.since is None:
+            return Installed(None, None, None, (), None, 0, 0, 0, 0, 0, _state.refused, ())
+        figures = _route.figures()
+        blocks, size = _requests()
+        routed = _route.routed()
+        return Installed(
+            _state.python,
+            "routed" if "numpy" in routed else "waiting" if _state.numpy else None,
+            _state.preset,
+            routed,
+            _state.since,
+            blocks - _state.before[0],
+            size - _state.before[1],
+            figures["chunks_used"] * figures["chunk"],
+            figures["pool_bytes"],
+            figures["fallbacks"] + figures["chunks_refused"],
+            _state.refused,
+            _state.notes,
+        )

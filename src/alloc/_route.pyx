@@ -1,0 +1,393 @@
+# cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
+# cython: autotestdict=False
+"""The mechanics of `install()`: wrappers around the interpreter's allocators.
+
+No policy: what is allowed, and when, `alloc._installing` knows.  What is written here
+about a process stays true until it ends: wrappers are never taken away.  All
+functions need the GIL; none keeps it while it waits for a thread.
+"""
+
+from cpython.object cimport PyObject
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
+
+from alloc._again cimport Py_AtExit, forget_module
+
+Py_AtExit(forget_module)
+
+DOMAINS = ("raw", "mem", "obj")
+
+
+cdef extern from "_c/jemalloc.h" nogil:
+    cdef struct je_state:
+        size_t length
+        int (*mallctl)(const char *, void *, size_t *, void *, size_t) noexcept nogil
+    je_state je "alloc_je"
+    int je_load "alloc_je_load"(const char *path, char *why, size_t room)
+    int je_number "alloc_je_number"(const char *name, uint64_t *out)
+    void je_epoch "alloc_je_epoch"()
+    bint je_owns "alloc_je_owns"(void *ctx, const void *ptr)
+
+
+cdef extern from *:
+    """
+    static int alloc_je_present(const char *path) {
+        void *there = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+        if (there != NULL)
+            dlclose(there);
+        return there != NULL;
+    }
+    """
+    bint je_present "alloc_je_present"(const char *path)
+
+
+cdef extern from "_c/chunks.h" nogil:
+    cdef struct chunk_list:
+        size_t count
+    cdef struct chunks_state:
+        uintptr_t base
+        size_t length, used, most
+        chunk_list dirty, clean
+        int64_t decay_ms
+        unsigned long given, refused
+        void *lock
+    chunks_state chunks "alloc_chunks"
+    size_t CHUNK "ALLOC_CHUNK"
+    int chunks_reserve "alloc_chunks_reserve"()
+    size_t c_clean "alloc_chunks_clean_all"()
+
+
+cdef extern from "_c/route.h":
+    ctypedef void *(*malloc_function "alloc_malloc_function")(size_t) noexcept nogil
+    cdef struct route_state:
+        malloc_function seen[3]
+        malloc_function seen_arenas
+        unsigned wrapped
+        int huge_pages
+        unsigned long fallbacks
+    route_state c_route "alloc_route"
+    void route_wrap "alloc_route_wrap"(int domain)
+    void route_wrap_arenas "alloc_route_wrap_arenas"()
+    bint route_on_top "alloc_route_on_top"(int domain)
+    bint arenas_on_top "alloc_route_arenas_on_top"()
+    bint route_traced "alloc_route_traced"()
+    malloc_function libc_malloc "alloc_route_libc"()
+    const char *current_name "alloc_route_current_name"(int *known)
+    void *PyMem_RawMalloc(size_t) nogil
+    void PyMem_RawFree(void *) nogil
+    void *PyMem_Malloc(size_t)
+    void PyMem_Free(void *)
+    void *PyObject_Malloc(size_t)
+    void PyObject_Free(void *)
+
+
+cdef extern from "_c/pools.h":
+    cdef struct pools_state:
+        bint known
+        size_t os_page
+        unsigned long emptied, shortened, pages
+    pools_state pools "alloc_pools"
+    int pools_know "alloc_pools_know"()
+
+
+cdef extern from "_c/keeper.h":
+    cdef struct keeper_state:
+        int running, enabled, orphan, refused
+        unsigned long looks, holds
+    keeper_state keeper "alloc_keeper"
+    int keeper_begin "alloc_keeper_begin"()
+    void keeper_stop "alloc_keeper_stop"() nogil
+    void keeper_wake "alloc_keeper_wake"()
+    size_t keeper_thin_all "alloc_keeper_thin_all"(size_t index)
+
+
+cdef extern from "_c/numpy.h":
+    ctypedef struct numpy_handler "alloc_numpy_handler":
+        pass
+    cdef struct numpy_state:
+        numpy_handler *handler
+        malloc_function seen
+    numpy_state c_numpy "alloc_numpy"
+    const char *c_numpy_attach "alloc_numpy_attach"(numpy_handler *handler)
+    void c_numpy_route "alloc_numpy_route"(int on)
+
+
+def prepare(str library):
+    """Load jemalloc and reserve the chunks' range.  ``None``, or why it cannot be.
+
+    Without a range for chunks the arenas stay where they are; that is no failure.
+    """
+    cdef char why[512]
+    if je_load(library.encode(), why, sizeof(why)) != 0:
+        return (<bytes>why).decode(errors="replace")
+    if keeper_begin() != 0:
+        return "no fork handlers can be set"
+    chunks_reserve()
+    pools_know()
+    return None
+
+
+def loaded(str library):
+    """Whether jemalloc is in this process already; loads nothing."""
+    cdef char why[512]
+    return bool(je_present(library.encode()) and je_load(library.encode(), why, sizeof(why)) == 0)
+
+
+def jemalloc_owns(uintptr_t address):
+    """Whether an address lies in the range of jemalloc."""
+    return bool(je_owns(NULL, <void *>address))
+
+
+def allocator_name():
+    """CPython's name for the allocators in force; ``None``: hooks of others are set.
+
+    ``""`` where this CPython does not tell.
+    """
+    cdef int known
+    cdef const char *name = current_name(&known)
+    if not known:
+        return ""
+    return None if name is NULL else name.decode()
+
+
+def pools_known():
+    """Whether pymalloc's pools look as they must for `thin_pools`."""
+    return bool(pools.known)
+
+
+def wrapped():
+    """Names of the domains with our wrapper: ``raw``, ``mem``, ``obj``, ``arenas``."""
+    names = DOMAINS + ("arenas",)
+    return tuple(name for i, name in enumerate(names) if c_route.wrapped & (1u << i))
+
+
+def on_top(str domain):
+    """Whether our wrapper is the outermost one of ``domain``."""
+    if domain == "arenas":
+        return arenas_on_top()
+    return route_on_top(DOMAINS.index(domain))
+
+
+def reached(str domain):
+    """Whether a new block of a routed ``domain`` comes from jemalloc.
+
+    Asks for one: another tool's hook may sit above ours, or have removed it.
+    """
+    cdef void *ptr
+    cdef bint ours
+    if domain == "raw":
+        ptr = PyMem_RawMalloc(4000)
+        ours = je_owns(NULL, ptr)
+        PyMem_RawFree(ptr)
+    elif domain == "mem":
+        ptr = PyMem_Malloc(4000)
+        ours = je_owns(NULL, ptr)
+        PyMem_Free(ptr)
+    else:
+        ptr = PyObject_Malloc(40)
+        ours = je_owns(NULL, ptr)
+        PyObject_Free(ptr)
+    return ours
+
+
+def wrap(str domain):
+    """Set our wrapper around what serves ``domain``, once in the life of the process."""
+    if domain == "arenas":
+        if chunks.length:
+            route_wrap_arenas()
+    else:
+        route_wrap(DOMAINS.index(domain))
+
+
+def route(domains):
+    """New blocks of ``domains`` come from jemalloc, those of the others from where they
+    came from before.  Only wrapped domains can be routed."""
+    cdef malloc_function libc = libc_malloc()
+    cdef int i
+    for i, name in enumerate(DOMAINS):
+        c_route.seen[i] = libc if name in domains and c_route.wrapped & (1u << i) else NULL
+    c_route.seen_arenas = libc if "arenas" in domains and c_route.wrapped & 8 else NULL
+
+
+def routed():
+    """Names of the domains whose new blocks are routed."""
+    found = [name for i, name in enumerate(DOMAINS) if c_route.seen[i] is not NULL]
+    if c_route.seen_arenas is not NULL:
+        found.append("arenas")
+    if c_numpy.seen is not NULL:
+        found.append("numpy")
+    return tuple(found)
+
+
+def traced():
+    """Whether a tracer has hooked malloc: new blocks then go its way, to be seen."""
+    return bool(route_traced())
+
+
+def huge_pages(bint on):
+    """Ask the kernel for huge pages for blocks of 4 MiB and more."""
+    c_route.huge_pages = on
+
+
+def numpy_attach(handler):
+    """Take NumPy's default handler, a capsule, over.  ``None``, or why it cannot be."""
+    cdef const char *why = c_numpy_attach(
+        <numpy_handler *>PyCapsule_GetPointer(handler, b"mem_handler"))
+    return None if why is NULL else why.decode()
+
+
+def numpy_default_handler(api):
+    """NumPy's default handler, a capsule, out of its C API's table, a capsule too.
+
+    The table's entry 306 is the address of the variable, from NumPy 1.22 on."""
+    cdef void **table = <void **>PyCapsule_GetPointer(api, NULL)
+    return <object>(<PyObject **>table[306])[0]
+
+
+def numpy_route(bint on):
+    """Array data comes from jemalloc, or from NumPy's own functions again."""
+    c_numpy_route(on)
+
+
+def numpy_attached():
+    """Whether NumPy's default handler is ours."""
+    return c_numpy.handler is not NULL
+
+
+# --- the threads: ours, and jemalloc's ------------------------------------------------
+
+def keep(bint on):
+    """Let the keeper run, or stop it and wait for it."""
+    if on:
+        keeper.enabled = 1
+        if chunks.used or chunks.dirty.count:
+            keeper_wake()
+    else:
+        with nogil:
+            keeper_stop()
+
+
+def keeping():
+    """Whether the keeper's thread is running."""
+    return bool(keeper.running)
+
+
+def orphan():
+    """Whether this process was forked from another than the initial thread."""
+    return bool(keeper.orphan)
+
+
+def control(str key, value=None):
+    """Read and, with a value, write a flag (a bool) of jemalloc's ``mallctl``.
+
+    Raises ``KeyError`` for a name that it does not know, ``OSError`` if it refuses."""
+    cdef bytes name = key.encode()
+    cdef const char *text = name
+    cdef unsigned char old = 0, new
+    cdef size_t length = 1
+    cdef int error
+    if je.mallctl is NULL:
+        raise KeyError(key)
+    if value is None:
+        error = je.mallctl(text, &old, &length, NULL, 0)
+    else:
+        new = bool(value)
+        with nogil:
+            error = je.mallctl(text, NULL, NULL, &new, 1)
+    if error == 2:
+        raise KeyError(key)
+    if error:
+        raise OSError(error, f"jemalloc refuses {key}")
+    return bool(old)
+
+
+def control_number(str key, value):
+    """Write a number of 64 bits; as `control` for the rest."""
+    cdef int64_t new = value
+    cdef bytes name = key.encode()
+    cdef int error
+    if je.mallctl is NULL:
+        raise KeyError(key)
+    error = je.mallctl(name, NULL, NULL, &new, sizeof(new))
+    if error == 2:
+        raise KeyError(key)
+    if error:
+        raise OSError(error, f"jemalloc refuses {key}={value}")
+
+
+def command(str key):
+    """Do what a key without value stands for, e.g. ``arena.4096.purge``.  Without the GIL."""
+    cdef bytes name = key.encode()
+    cdef const char *text = name
+    cdef int error
+    if je.mallctl is NULL:
+        raise KeyError(key)
+    with nogil:
+        error = je.mallctl(text, NULL, NULL, NULL, 0)
+    if error == 2:
+        raise KeyError(key)
+    if error:
+        raise OSError(error, f"jemalloc refuses {key}")
+
+
+def number(str key):
+    """A number that jemalloc's ``mallctl`` knows; ``KeyError`` for one it does not."""
+    cdef uint64_t value = 0
+    if je_number(key.encode(), &value):
+        raise KeyError(key)
+    return value
+
+
+def epoch():
+    """Bring jemalloc's statistics up to date."""
+    je_epoch()
+
+
+def decay_chunks(int64_t milliseconds):
+    """How long a freed chunk keeps its pages."""
+    chunks.decay_ms = milliseconds
+
+
+def clean_chunks():
+    """Give the pages of all dirty chunks back; returns bytes."""
+    cdef size_t count
+    with nogil:
+        count = c_clean()
+    return count * CHUNK
+
+
+def thin_pools():
+    """Give back what this interpreter's pymalloc does not need; returns bytes.
+
+    In slices of about a millisecond; other threads get the GIL in between."""
+    cdef size_t index = 0
+    cdef unsigned long before = pools.pages
+    if not pools.known:
+        return 0
+    while True:
+        index = keeper_thin_all(index)
+        if index == 0:
+            break
+        with nogil:
+            pass
+    return (pools.pages - before) * pools.os_page
+
+
+def figures():
+    """Counts so far and now, as a dict; ``chunk`` is in bytes."""
+    return {
+        "chunk": CHUNK,
+        "chunks_reserved": chunks.length // CHUNK,
+        "chunks_used": chunks.used,
+        "chunks_most": chunks.most,
+        "chunks_dirty": chunks.dirty.count,
+        "chunks_clean": chunks.clean.count,
+        "chunks_given": chunks.given,
+        "chunks_refused": chunks.refused,
+        "fallbacks": c_route.fallbacks,
+        "pools_emptied": pools.emptied,
+        "pools_shortened": pools.shortened,
+        "pool_bytes": pools.pages * pools.os_page,
+        "looks": keeper.looks,
+        "holds": keeper.holds,
+    }
