@@ -158,7 +158,11 @@ def _obstacle() -> str | None:
 def _hooks_of_others() -> str | None:
     """Somebody else's hooks would, when they are taken away, take ours along while
     blocks of ours are live."""
-    if _route.wrapped() or _route.allocator_name() is not None:
+    if _route.wrapped():
+        return None
+    if any(map(_route.reached, _route.DOMAINS)):
+        return "another copy of this package has installed already"
+    if _route.allocator_name() is not None:
         return None
     return (
         "another tool has hooked the interpreter's allocators; when it stops it would take "
@@ -335,8 +339,6 @@ def _install(mode: str | None, numpy: bool, preset: str) -> Installed:
     resume = _pause_tracing()
     try:
         foreign = _hooks_of_others()
-        if foreign is None and not _route.wrapped() and _route.reached("raw"):
-            foreign = "another copy of this package has installed already"
         if foreign is not None and mode is not None:
             return _record_refusal(foreign)
         domains = MODES[mode] if mode is not None else ()

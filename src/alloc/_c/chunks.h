@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -98,6 +99,17 @@ static void alloc_chunk_remove(alloc_chunk_list *list, size_t index) {
     list->count--;
 }
 
+/* Not through the C library on Linux: memory profilers hook its mmap and would
+ * report addresses as memory. */
+static void *alloc_chunks_map(size_t size, int protection) {
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+#if defined(__linux__) && defined(SYS_mmap)
+    return (void *)syscall(SYS_mmap, NULL, size, protection, flags, -1, 0);
+#else
+    return mmap(NULL, size, protection, flags, -1, 0);
+#endif
+}
+
 /* Reserve the range, once.  0, or -1 where the system refuses; then there are
  * no chunks, and that is no error.  pre: the GIL, or nobody else is here. */
 static int alloc_chunks_reserve(void) {
@@ -110,13 +122,15 @@ static int alloc_chunks_reserve(void) {
         while (size > limit.rlim_cur / 8)
             size /= 2;
     for (; size >= 64 * ALLOC_CHUNK; size /= 2) {
-        at = mmap(NULL, size + ALLOC_CHUNK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                  -1, 0);
+        at = alloc_chunks_map(size + ALLOC_CHUNK, PROT_NONE);
         if (at == MAP_FAILED)
             continue;
+#ifdef MADV_DONTDUMP
+        /* The kernel's core files leave it out anyway, gdb's would hold all of it. */
+        madvise(at, size + ALLOC_CHUNK, MADV_DONTDUMP);
+#endif
         table = size / ALLOC_CHUNK * sizeof(alloc_chunk);
-        alloc_chunks.chunks = mmap(NULL, table, PROT_READ | PROT_WRITE,
-                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        alloc_chunks.chunks = alloc_chunks_map(table, PROT_READ | PROT_WRITE);
         if (alloc_chunks.chunks == MAP_FAILED) {
             munmap(at, size + ALLOC_CHUNK);
             continue;
@@ -171,6 +185,9 @@ static void *alloc_chunk_take(void *interpreter) {
                mprotect(alloc_chunk_at(index), ALLOC_CHUNK, PROT_READ | PROT_WRITE) == 0) {
         alloc_chunks.fresh++;
         at = alloc_chunk_at(index);
+#ifdef MADV_DODUMP
+        madvise(at, ALLOC_CHUNK, MADV_DODUMP);
+#endif
     }
     if (at != NULL) {
         alloc_chunk *chunk = &alloc_chunks.chunks[index];

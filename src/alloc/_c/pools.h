@@ -45,6 +45,9 @@ static struct {
     unsigned long pages;              /* OS pages given back so far */
 } alloc_pools;
 
+#if PY_VERSION_HEX >= 0x030A0000 && PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED)
+#define ALLOC_POOLS 1
+
 /* The header of the pool of a block, if that memory can be read at all. */
 static int alloc_pool_read(const void *block, alloc_pool *out) {
 #if defined(__linux__)
@@ -58,9 +61,11 @@ static int alloc_pool_read(const void *block, alloc_pool *out) {
 #endif
 }
 
+#endif
+
 /* Look at pools of known blocks.  Needs the GIL. */
 static int alloc_pools_know(void) {
-#if PY_VERSION_HEX >= 0x030A0000 && PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED)
+#ifdef ALLOC_POOLS
     static const uint32_t sizes[] = {16, 48, 208, 512};
     size_t i;
     int good = sizeof(alloc_pool) == ALLOC_POOL_HEADER;

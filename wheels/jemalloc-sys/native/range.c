@@ -100,13 +100,33 @@ in_range(const void *addr, size_t size) {
 	return at >= range_base && at < range_end && size <= range_end - at;
 }
 
+/* Keep reserved addresses out of core files: the kernel leaves them out anyway, but
+ * gdb's generate-core-file would write all of them. */
+static void
+reserved(void *addr, size_t size) {
+#ifdef MADV_DONTDUMP
+	madvise(addr, size, MADV_DONTDUMP);
+#endif
+}
+
+static void
+in_use(void *addr, size_t size) {
+#ifdef MADV_DODUMP
+	madvise(addr, size, MADV_DODUMP);
+#endif
+}
+
 /* Give the memory back and keep the addresses.  False if the system refuses
  * (too many mappings); then the pages may hold old contents. */
 static bool
 blank(void *addr, size_t size) {
-	return __real_mmap(addr, size, PROT_NONE,
-	           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-	           0) != MAP_FAILED;
+	if (__real_mmap(addr, size, PROT_NONE,
+	        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)
+	    == MAP_FAILED) {
+		return false;
+	}
+	reserved(addr, size);
+	return true;
 }
 
 /* Move `bump` from `end` to `start` if [start, end) is the tail.
@@ -172,6 +192,7 @@ __wrap_mmap(void *addr, size_t size, int prot, int flags, int fd, off_t off) {
 		}
 		return refuse();
 	}
+	in_use((void *)at, size);
 	return (void *)at;
 }
 
@@ -279,6 +300,7 @@ reserve(void) {
 			__real_munmap(at, size + CHUNK);
 			return;
 		}
+		reserved(at, size + CHUNK);
 		range_base = ((uintptr_t)at + CHUNK - 1) & ~(uintptr_t)(CHUNK - 1);
 		range_end = range_base + size;
 		bump = range_base;
