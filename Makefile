@@ -53,7 +53,7 @@ check: build tools-check tools-test ## lint, types, stubs, workflow files
 	$(call say,types)
 	@$(BIN)/mypy
 	$(call say,stubs against the compiled modules)
-	@$(BIN)/python -m mypy.stubtest alloc._core alloc._process --concise \
+	@$(BIN)/python -m mypy.stubtest alloc._core alloc._process alloc._route --concise \
 		--allowlist tests/stubtest-allowlist.txt --ignore-unused-allowlist
 	$(call say,workflow files)
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml

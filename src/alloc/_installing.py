@@ -147,7 +147,7 @@ def _obstacle() -> str | None:
     except ImportError as error:
         return f"no compiled core: {error}"
     try:
-        trouble = mechanics.prepare(jemalloc_library())
+        trouble: str | None = mechanics.prepare(jemalloc_library())
     except BackendUnavailableError as error:
         trouble = str(error)
     if trouble is None:
@@ -192,8 +192,10 @@ def _wrap(domains: tuple[str, ...]) -> list[str]:
     reached = []
     for domain in domains:
         if domain == "arenas":
-            good = domain in _route.routed()
+            good = domain in _route.routed() and _route.on_top(domain)
             why = "no address range for chunks could be reserved (ulimit -v)"
+            if domain in _route.wrapped():
+                why = "another tool has set an arena allocator of its own"
         else:
             good = _route.traced() or _route.reached(domain)
             why = "another tool has put an older allocator back"

@@ -62,7 +62,7 @@ class _Finder:
 
     def remove(self) -> None:
         if self in sys.meta_path:
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.meta_path.remove(self)
 
 
 def attach_now_or_on_import(arrived: Callable[[Any], str | None]) -> str | None:
@@ -75,5 +75,5 @@ def attach_now_or_on_import(arrived: Callable[[Any], str | None]) -> str | None:
         if hasattr(module, "_ARRAY_API"):
             return arrived(module)
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder(arrived))  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Finder(arrived))
     return None

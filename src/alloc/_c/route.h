@@ -212,12 +212,14 @@ static int alloc_route_arenas_on_top(void) {
     return current.alloc == alloc_arena_alloc;
 }
 
-/* Set the wrapper of a domain, unless it is there.  Needs the GIL. */
+/* Set the wrapper of a domain, unless it is there.  Needs the GIL.  It may be gone:
+ * from 3.12 on Py_Initialize puts CPython's own allocators back when it runs again.
+ * Where it is set but neither outermost nor gone, somebody's hook lies above it. */
 static void alloc_route_wrap(int domain) {
     PyMemAllocatorEx now;
-    if (alloc_route.wrapped & 1u << domain)
-        return;
     PyMem_GetAllocator(alloc_domains[domain], &now);
+    if (alloc_route.wrapped & 1u << domain && now.malloc != alloc_route.old[domain].malloc)
+        return;
     alloc_route.old[domain] = now;
     switch (domain) {
     case ALLOC_RAW:
@@ -239,9 +241,9 @@ static void alloc_route_wrap(int domain) {
 
 static void alloc_route_wrap_arenas(void) {
     PyObjectArenaAllocator now;
-    if (alloc_route.wrapped & 1u << ALLOC_DOMAINS)
-        return;
     PyObject_GetArenaAllocator(&now);
+    if (alloc_route.wrapped & 1u << ALLOC_DOMAINS && now.alloc != alloc_route.old_arenas.alloc)
+        return;
     alloc_route.old_arenas = now;
     now.alloc = alloc_arena_alloc;
     now.free = alloc_arena_free;
