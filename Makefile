@@ -112,5 +112,5 @@ require-jemalloc: $(STAMPS)/jemalloc
 	  echo 'error: the tests need jemalloc-sys; without it: make test WITHOUT=jemalloc'; exit 1; fi
 
 clean: ## remove all that was built
-	rm -rf $(VENV) build dist src/*.egg-info src/alloc/*.so src/alloc/_core.c src/alloc/_process.c \
+	rm -rf $(VENV) build dist src/*.egg-info src/alloc/*.so src/alloc/_core.c src/alloc/_process.c src/alloc/_route.c \
 		$(JEMALLOC)/build $(JEMALLOC)/src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
