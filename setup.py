@@ -26,7 +26,7 @@ def core():
     from Cython.Build import cythonize
 
     headers = [f"{SOURCE}/_c/{name}" for name in os.listdir(f"{SOURCE}/_c")]
-    shared = [f"{SOURCE}/{name}.pxd" for name in ("_table", "_raw", "_again")]
+    shared = [f"{SOURCE}/{name}.pxd" for name in ("_table", "_raw", "_again", "_core")]
     modules = [
         Extension(
             f"alloc.{name}",

@@ -19,9 +19,9 @@ from libc.stdint cimport uint64_t, uintptr_t
 
 from alloc._raw cimport grant, regrant, release, to_layout, to_pointer, to_size
 from alloc._table cimport (
-    ALLOC_CAP_OWNS, ALLOC_CAP_RESIZE, ALLOC_CAP_ZEROED, DEFAULT_ALIGN, EMPTY, alloc_table,
-    degraded_table, je, je_epoch, je_load, je_number, je_owns, jemalloc_table, quick_size,
-    system_table,
+    ALLOC_CAP_OWNS, ALLOC_CAP_RESIZE, ALLOC_CAP_UNSIZED, ALLOC_CAP_ZEROED, DEFAULT_ALIGN, EMPTY,
+    alloc_table, degraded_table, je, je_epoch, je_load, je_number, je_owns, jemalloc_table,
+    quick_size, system_table,
 )
 
 from alloc._again cimport Py_AtExit, forget_module
@@ -50,7 +50,7 @@ cdef class Block:
     """Memory with an owner; see `alloc.protocols.Block`."""
 
     cdef NativeAllocator owner       # kept alive, so that the table is
-    cdef const alloc_table *table    # owner's
+    cdef const alloc_table *table    # owner's at the time: a host may revoke its table
     cdef void *ptr                   # NULL once freed; EMPTY exactly if nbytes is 0
     cdef size_t nbytes
     cdef size_t alignment
@@ -211,7 +211,7 @@ cdef class NativeAllocator:
     Compares equal to another object for the same backend.
     """
 
-    cdef const alloc_table *table    # never NULL, lives as long as the process
+    # The field `table` is declared in _core.pxd.
 
     def __cinit__(self):
         self.table = &system_table
@@ -429,18 +429,49 @@ def current_allocator():
 
 cdef remember(object allocator):
     # Raw addresses carry no owner, so whoever granted some must stay reachable.
-    if not isinstance(allocator, NativeAllocator) and all(a is not allocator for a in foreign):
+    if type(allocator) in (System, Jemalloc):
+        return
+    if all(known is not allocator for known in foreign):
         foreign.append(allocator)
+
+
+cdef bint serves_raw(object allocator) except -1:
+    """Whether module-level calls may use its table without asking the object: a table
+    that must be told the size at free leaves raw addresses to the object."""
+    return isinstance(allocator, NativeAllocator) and (
+        (<NativeAllocator>allocator).table.capabilities & ALLOC_CAP_UNSIZED) != 0
 
 
 def set_global(allocator):
     """Make ``allocator`` global and return the previous one.  No policy here."""
-    global native, chosen
+    global native, chosen, c_table
     previous = chosen
     remember(allocator)
+    table = table_of(allocator)
     chosen = allocator
-    native = allocator if not scoped and isinstance(allocator, NativeAllocator) else None
+    native = allocator if not scoped and serves_raw(allocator) else None
+    c_table = table
     return previous
+
+
+# What C callers dispatch through (the C API).  For an allocator in Python a table is
+# made by `_capi` once that is loaded; until then C callers have System.
+c_table = &system_table
+cdef c_table_maker make_table = NULL
+
+
+cdef const alloc_table *table_of(object allocator) except NULL:
+    if isinstance(allocator, NativeAllocator):
+        return (<NativeAllocator>allocator).table
+    return &system_table if make_table is NULL else make_table(allocator)
+
+
+cdef int serve_c(c_table_maker maker) except -1:
+    """From now on C callers reach allocators in Python, too, by tables of ``maker``'s."""
+    global make_table, c_table
+    make_table = maker
+    c_table = table_of(chosen)
+    return 0
 
 
 def enter_scope(allocator):
