@@ -13,7 +13,7 @@ LINE = (
     "try:\\n"
     "    import alloc.auto\\n"
     "except ModuleNotFoundError as error:\\n"
-    '    if error.name != "alloc" and sys.stderr: sys.stderr.write(f"alloc: not started: {error}\\\\n")\\n'
+    '    if error.name != "alloc" and sys.stderr: sys.stderr.write(f"alloc: not started: {error}\\\\n")\\n'  # noqa: E501
     "except Exception as error:\\n"
     '    if sys.stderr: sys.stderr.write(f"alloc: not started: {error!r}\\\\n")\\n'
     "''')\n"
