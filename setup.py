@@ -26,19 +26,20 @@ def core():
     from Cython.Build import cythonize
 
     headers = [f"{SOURCE}/_c/{name}" for name in os.listdir(f"{SOURCE}/_c")]
+    public = [f"{SOURCE}/include/alloc/{name}" for name in os.listdir(f"{SOURCE}/include/alloc")]
     shared = [f"{SOURCE}/{name}.pxd" for name in ("_table", "_raw", "_again", "_core")]
     modules = [
         Extension(
             f"alloc.{name}",
             [f"{SOURCE}/{name}.pyx"],
             include_dirs=INCLUDES,
-            depends=[*headers, f"{SOURCE}/include/alloc/alloc.h", *shared],
+            depends=[*headers, *public, *shared],
             # Types on the heap are made anew after Py_Initialize, see _again.pxd.
             define_macros=[("CYTHON_USE_TYPE_SPECS", "1")],
             libraries=["dl"] if sys.platform.startswith("linux") else [],
             extra_compile_args=FLAGS,
         )
-        for name in ("_core", "_process", "_route")
+        for name in ("_core", "_process", "_route", "_host")
     ]
     return cythonize(modules, include_path=["src"])
 

@@ -235,6 +235,7 @@ class Arena:
 
     name = "arena"
     capabilities = frozenset({"checked", "owns", "resize", "zeroed"})
+    heap_type: type[Heap] = Heap
 
     def __init__(
         self, *, capacity: SupportsIndex | None = None, chunk_size: SupportsIndex = 1 << 19
@@ -250,7 +251,7 @@ class Arena:
             )
         if sys.maxsize < 1 << 32:
             capacity = min(1 << 30, 1 << 30 if capacity is None else capacity)
-        self._heap = heap = Heap(self.name, capacity, chunk_size)
+        self._heap = heap = self.heap_type("arena", capacity, chunk_size)
         self._quick = heap.quick
         self._live = heap.live
         self._freed = heap.freed

@@ -55,7 +55,6 @@ class Chunk:
     def __init__(self, index: int, size: int, solo: bool) -> None:
         """Map ``size`` bytes, zero.  Raises ``MemoryError`` if there are none."""
         self.skew = 0
-        self.bias = None
         try:
             self.memory = _map(size)
         except (OSError, OverflowError, ValueError, SystemError):
@@ -66,6 +65,11 @@ class Chunk:
             except BackendUnavailableError:
                 pass  # nobody can see an address, so no alignment either
         self.view = memoryview(self.memory)[self.skew : self.skew + size]
+        self.setup(index, size, solo)
+
+    def setup(self, index: int, size: int, solo: bool) -> None:
+        """Fill what does not depend on where the memory is from."""
+        self.bias = None
         self.index = index
         self.origin = index << SHIFT
         self.size = size

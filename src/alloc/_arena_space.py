@@ -9,6 +9,10 @@ from ._arena_memory import PAGE, Chunk
 from .errors import AllocError
 from .layout import Layout
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class Space:
     """All chunks of one arena.  Under the heap's lock, but for what says otherwise."""
@@ -30,6 +34,9 @@ class Space:
         self.ranges = None
         self.lock = RLock()
 
+    new_chunk: Callable[[int, int, bool], Chunk] = Chunk
+    """Makes a chunk, zero, or raises ``MemoryError``."""
+
     def mapped(self) -> int:
         """Bytes of all chunks."""
         return sum([chunk.size for chunk in list(self.chunks.values())])
@@ -46,7 +53,7 @@ class Space:
                 room = min(size, (self.capacity - self.mapped()) & -16)
             if room >= least:
                 try:
-                    chunk = Chunk(next(self.numbers), room, solo)
+                    chunk = self.new_chunk(next(self.numbers), room, solo)
                 except MemoryError:
                     pass
                 else:

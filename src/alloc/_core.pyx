@@ -527,7 +527,11 @@ def aligned_alloc(align, size):
 
 cdef object foreign_owner(object address):
     for allocator in foreign:
-        if allocator.owns(address):
+        if isinstance(allocator, NativeAllocator):  # a host's, which may own by guess only
+            mine = allocator.granted(address)
+        else:
+            mine = allocator.owns(address)
+        if mine:
             return allocator
     return None
 

@@ -33,10 +33,10 @@ class Decision(Record):
 
     rule: str
     """The rule that matched: ``disable``, ``explicit``, ``environment``,
-    ``no-core``, ``standalone``, ``standalone-without-jemalloc`` or ``guest``."""
+    ``host``, ``no-core``, ``standalone``, ``standalone-without-jemalloc`` or ``guest``."""
 
     origin: str
-    """Who chose: ``default``, ``environment`` or ``explicit``."""
+    """Who chose: ``default``, ``host``, ``environment`` or ``explicit``."""
 
     reason: str
     """The rule's sentence for this process."""
@@ -93,6 +93,10 @@ def decide(facts: Facts, environ: Mapping[str, str]) -> Decision:
         evidence.append(f"warning: jemalloc does not serve: {facts.jemalloc_trouble}")
     elif facts.core_error is None:
         evidence.append(facts.jemalloc_trouble or "jemalloc-sys: not looked for in a guest")
+    if facts.host_trouble is not None:
+        evidence.append(f"warning: the host's table does not serve: {facts.host_trouble}")
+    elif facts.host is not None:
+        evidence.append(f"the host registered {facts.host}, at {facts.host_place}")
     evidence += [f"warning: {text}" for text in complaints(environ)]
     if facts.installation is not None:
         evidence.append(facts.installation)
@@ -121,6 +125,10 @@ def decide(facts: Facts, environ: Mapping[str, str]) -> Decision:
         rule, origin, name = "environment", "environment", wanted
         reason = f"ALLOC_DEFAULT={wanted}"
         overrides = ["unset ALLOC_DEFAULT", "ALLOC_DISABLE=1", by_code]
+    elif facts.host is not None and facts.host_trouble is None:
+        rule, origin, name = "host", "host", facts.host
+        reason = f"the host registered its own allocator, {facts.host}"
+        overrides = [by_environment, by_code]
     elif not has_core:
         rule, origin, name = "no-core", "default", "arena"
         reason = "no compiled core serves, the pure-Python arena does"

@@ -11,9 +11,9 @@ import sys
 
 from ._decide import Decision, decide, embedding
 from ._environ import complaints, environ, value
-from ._probe import probe, with_jemalloc
+from ._probe import host_place, probe, with_jemalloc
 from ._record import replace as changed
-from ._select import backend
+from ._select import backend, implementation
 from .errors import BackendUnavailableError, GlobalAllocatorConflict
 
 TYPE_CHECKING = False
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from contextvars import Token
     from types import TracebackType
 
+    from ._arena_host import HostArena
+    from ._host import HostAllocator
     from ._probe import Facts
     from .protocols import Allocator
 
@@ -38,11 +40,18 @@ METHODS = (
 
 disabled = value(environ, "ALLOC_DISABLE") == "1"
 
+host: HostAllocator | HostArena | None = None
+"""What the host handed over and was found good; stays reachable when revoked."""
+
 # One assignment publishes all three, so a reader never sees a mixture.
 _state: tuple[Facts, Decision, Allocator | None]
 
 
-def _build(name: str) -> Allocator:
+def _build(decision: Decision) -> Allocator:
+    if decision.rule == "host":
+        assert host is not None
+        return host
+    name = decision.allocator
     if name == "jemalloc":
         found = backend.Jemalloc()
         if found.degraded is not None:
@@ -55,24 +64,47 @@ def _build(name: str) -> Allocator:
     return backend.System()
 
 
+def _with_host(facts: Facts) -> Facts:
+    """The facts, and the host's table if there is one: adopts it."""
+    global host
+    found = host_place()
+    if found is None or disabled:
+        return facts
+    what, place = found
+    try:
+        # Late: only the guests of such hosts need it.
+        if implementation == "cython":
+            from ._host import adopt
+        else:
+            from ._arena_host import adopt  # type: ignore[assignment]
+        host = adopt(what)
+    except (ImportError, ValueError) as error:
+        return changed(facts, host_place=place, host_trouble=f"{error} ({place})")
+    return changed(
+        facts, host=host.name, host_place=place, host_forbids_install=host.forbids_install
+    )
+
+
 def _choose_default() -> None:
     global _state
-    facts = probe(jemalloc=False)
+    facts = _with_host(probe(jemalloc=False))
     standalone = embedding(facts, environ)[0] == "standalone"
     # In a guest not even the search path is searched for it without need.
     if standalone or value(environ, "ALLOC_DEFAULT") == "jemalloc":
         facts = with_jemalloc(facts)
     decision = decide(facts, environ)
     try:
-        allocator = _build(decision.allocator)
+        allocator = _build(decision)
     except BackendUnavailableError as error:
         facts = changed(facts, jemalloc_trouble=str(error))
         decision = decide(facts, environ)
-        allocator = _build(decision.allocator)
+        allocator = _build(decision)
     backend.set_global(allocator)
     _state = (facts, decision, None)
     for text in complaints(environ):
         _warn(text)
+    if facts.host_trouble is not None:
+        _warn(f"the host's table does not serve: {facts.host_trouble}")
 
 
 def _warn(text: str) -> None:
@@ -102,6 +134,24 @@ def note_installation(text: str) -> None:
     facts, _, declared = _state
     facts = changed(facts, installation=text)
     _state = (facts, decide(facts, environ), declared)
+
+
+def revoke_host() -> None:
+    """The host takes its table back: new blocks come from System, or from what an
+    override names; live ones keep the table.  For hosts (``alloc_host_revoke``).
+
+    Does nothing without a host's table.
+    """
+    global _state
+    if host is None or host.revoked:
+        return
+    facts, before, declared = _state
+    host.revoke()
+    facts = changed(facts, host_trouble="the host revoked it")
+    decision = decide(facts, environ)
+    if before.rule == "host":
+        backend.set_global(_build(decision))
+    _state = (facts, decision, declared)
 
 
 def global_allocator() -> Allocator:

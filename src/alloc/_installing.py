@@ -137,6 +137,8 @@ def _obstacle() -> str | None:
     global _route
     if _default.disabled:
         return "ALLOC_DISABLE=1"
+    if _default.facts().host_forbids_install:
+        return "the host forbids it"
     decision = _default.decision()
     if decision.embedding != "standalone":
         return f"Python is a guest here ({decision.evidence[0]})"

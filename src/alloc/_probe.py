@@ -60,6 +60,18 @@ class Facts(Record):
     jemalloc_trouble: str | None = None
     """Why jemalloc cannot serve, as far as is known."""
 
+    host: str | None = None
+    """Name of the allocator that the host registered, once it was looked at."""
+
+    host_place: str | None = None
+    """Where the host registered it."""
+
+    host_trouble: str | None = None
+    """Why the host's table cannot serve, or that the host revoked it."""
+
+    host_forbids_install: bool = False
+    """Whether the host forbids ``install()``."""
+
     malloc: str = ""
     """The file that provides malloc, with the allocator known to live in it."""
 
@@ -116,6 +128,22 @@ def _malloc() -> str:
         return ""
     file, allocator = process.malloc_provider()
     return f"{allocator} ({file})" if allocator else file
+
+
+def host_place() -> tuple[object, str] | None:
+    """What a host registered, capsule or address, and where; see ``alloc_host.h``."""
+    found = getattr(sys, "_alloc_host", None)
+    if found is not None:
+        return found, "sys._alloc_host"
+    if "_alloc_host" in sys.builtin_module_names:
+        import _alloc_host
+
+        return getattr(_alloc_host, "host", None), "the built-in module _alloc_host"
+    if implementation == "cython":
+        address = process.exported_host()
+        if address:
+            return address, "the symbol alloc_host_exported"
+    return None
 
 
 def probe(jemalloc: bool = True) -> Facts:

@@ -5,6 +5,8 @@ No side effects, no state, and independent of the core: it answers where the cor
 cannot load.  All functions need the GIL and may be called from any thread.
 """
 
+from libc.stdint cimport uintptr_t
+
 from alloc._again cimport Py_AtExit, forget_module
 
 Py_AtExit(forget_module)
@@ -18,6 +20,7 @@ cdef extern from "_c/probe.h":
     void stack_scan "alloc_stack_scan"(stack_facts *out)
     void c_main_image "alloc_main_image"(char *path, size_t room)
     void c_malloc_provider "alloc_malloc_provider"(char *file, size_t room, const char **allocator)
+    const void *c_exported_host "alloc_exported_host"()
     int c_glibc_accounts "alloc_glibc_accounts"(size_t *in_use, size_t *mapped)
     int c_glibc_serves "alloc_glibc_serves"()
     int c_glibc_trim "alloc_glibc_trim"() nogil
@@ -40,6 +43,11 @@ def main_image():
     cdef char path[4096]
     c_main_image(path, sizeof(path))
     return (<bytes>path).decode(errors="surrogateescape")
+
+
+def exported_host():
+    """Address of the ``alloc_host`` that the process exports by name, or 0."""
+    return <uintptr_t>c_exported_host()
 
 
 def malloc_provider():

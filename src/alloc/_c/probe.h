@@ -177,6 +177,16 @@ static void alloc_main_image(char *path, size_t room) {
 #endif
 }
 
+/* What a host exports as alloc_host_exported (alloc_host.h), or NULL. */
+static const void *alloc_exported_host(void) {
+#if defined(__linux__)
+    const void *const *found = (const void *const *)dlsym(RTLD_DEFAULT, "alloc_host_exported");
+    return found == NULL ? NULL : *found;
+#else
+    return NULL;
+#endif
+}
+
 /* Who provides malloc: the file that defines it, and the allocator whose own
  * functions stand in that same file ("" if none known).  In a non-PIE
  * executable malloc resolves to a stub of the executable itself, which hides
