@@ -145,7 +145,7 @@ def test_every_line_of_the_table_is_a_file():
         if "*" in name or name in ("testing", "cli", "__main__"):
             continue
         stem = name if name.endswith((".h", ".pxd")) else name + ".py"
-        candidates = [PACKAGE / stem, PACKAGE / f"{name}.pyx"]
+        candidates = [PACKAGE / stem, PACKAGE / f"{name}.pyx", PACKAGE / name / "__init__.py"]
         assert any(path.exists() for path in candidates), f"{name} is gone"
 
 

@@ -40,6 +40,7 @@ usable_size = _backend.usable_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from . import adaptors as adaptors
     from ._arena import Arena as Arena
     from ._installing import Installed as Installed
     from ._installing import install as install
@@ -75,6 +76,7 @@ __all__ = [
     "Trimmed",
     "UseAfterFreeError",
     "Verification",
+    "adaptors",
     "aligned_alloc",
     "allocate",
     "calloc",

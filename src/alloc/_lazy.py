@@ -21,12 +21,19 @@ HOMES = {
 }
 """Name to the module of this package that defines it."""
 
+MODULES = ("adaptors",)
+"""Modules that are attributes of the package before anybody imports them."""
+
 
 def __getattr__(name: str) -> Any:
     if name in HOMES:
         from importlib import import_module
 
         return getattr(import_module(f"alloc.{HOMES[name]}"), name)
+    if name in MODULES:
+        from importlib import import_module
+
+        return import_module(f"alloc.{name}")
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,0 +1,211 @@
+"""The block of all adaptors written in Python: an address that goes home to them."""
+
+from __future__ import annotations
+
+import sys
+from weakref import ref
+
+from alloc.errors import DoubleFreeError, UseAfterFreeError
+from alloc.layout import EMPTY_ADDRESS, Layout, check
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, SupportsIndex
+
+    from ._base import Forwarding
+
+_EMPTY = EMPTY_ADDRESS
+
+
+class Block:
+    """Memory with an owner; the `alloc.protocols.Block` contract.
+
+    Exports a buffer from Python 3.12 on; ``.view`` is there everywhere, and keeps
+    the block alive.
+    """
+
+    # `_address` is 0 once freed, and EMPTY_ADDRESS exactly if `_size` is 0.
+    # `_exports` refers weakly to what lives as long as a view; None: never any.
+    __slots__ = ("__weakref__", "_address", "_align", "_busy", "_exports", "_owner", "_size")
+
+    _owner: Forwarding
+    _address: int
+    _size: int
+    _align: int
+    _busy: bool
+    _exports: list[ref[Any]] | None
+
+    def __init__(self) -> None:
+        raise TypeError("blocks come from allocate()")
+
+    def _live(self) -> int:
+        if not self._address:
+            raise UseAfterFreeError("the block was freed")
+        return self._address
+
+    def _unexported(self) -> None:
+        if self._busy:
+            raise BufferError("the block is being resized")
+        if self._exports is None:
+            return
+        if sys.implementation.name != "cpython":
+            import gc
+
+            gc.collect()  # only that finds views which nobody released
+        live = [export for export in self._exports if export() is not None]
+        self._exports = live or None
+        if live:
+            raise BufferError(f"the block has {len(live)} exported buffer(s)")
+
+    @property
+    def address(self) -> int:
+        """Address of the first byte; ``EMPTY_ADDRESS`` if ``size`` is 0."""
+        return self._live()
+
+    @property
+    def size(self) -> int:
+        """Bytes granted."""
+        self._live()
+        return self._size
+
+    @property
+    def align(self) -> int:
+        """Alignment granted, in bytes."""
+        self._live()
+        return self._align
+
+    @property
+    def layout(self) -> Layout:
+        """Size and alignment granted."""
+        self._live()
+        return Layout(self._size, self._align)
+
+    @property
+    def usable_size(self) -> int:
+        """Bytes from address to block end, at least ``size``; 0 if empty."""
+        return self._owner.usable_size(self._live())
+
+    @property
+    def allocator(self) -> Forwarding:
+        """The adaptor that the block goes back to.  Answers after free, too."""
+        return self._owner
+
+    @property
+    def freed(self) -> bool:
+        """Whether the block was freed."""
+        return not self._address
+
+    @property
+    def view(self) -> memoryview:
+        """A new writable memoryview; it counts as an exported buffer."""
+        import ctypes
+
+        address = self._live()
+        if self._size:
+            array: Any = (ctypes.c_ubyte * self._size).from_address(address)
+        else:
+            array = (ctypes.c_ubyte * 0)()
+        array.block = self
+        self._exports = [ref(array), *(e for e in self._exports or () if e() is not None)]
+        return memoryview(array).cast("B")
+
+    if sys.version_info >= (3, 12):
+
+        def __buffer__(self, flags: int, /) -> memoryview:
+            return self.view
+
+    def resize(self, size: SupportsIndex, *, move: bool = True) -> bool:
+        """Make the block ``size`` bytes; the common bytes are kept.
+
+        As `alloc.protocols.Block.resize`.
+        """
+        size, _ = check(size, self._align)
+        address = self._live()
+        self._unexported()
+        old = self._size
+        if size == old:
+            return True
+        if not move and not (size and old):
+            return False
+        owner, align = self._owner, self._align
+        self._busy = True  # callbacks of adaptors run in here: they must not free it
+        try:
+            if not move:
+                if not owner._resize(address, old, align, size):
+                    return False
+            elif not old:
+                address = owner._grant(size, align, False)
+            elif not size:
+                owner._release(address, old, align)
+                address = _EMPTY
+            else:
+                address = owner._regrant(address, old, align, size)
+        finally:
+            self._busy = False
+        self._address = address
+        self._size = size
+        return True
+
+    def free(self) -> None:
+        """Give the memory back.
+
+        Raises ``DoubleFreeError`` the second time, ``BufferError`` with exported
+        buffers (the block stays live).
+        """
+        address = self._address
+        if not address:
+            raise DoubleFreeError("the block was freed already")
+        self._unexported()
+        self._address = 0
+        if self._size:
+            self._owner._release(address, self._size, self._align)
+
+    def __del__(self) -> None:
+        try:
+            address = self._address
+        except AttributeError:  # __init__ refused
+            return
+        if address and self._size:
+            self._address = 0
+            self._owner._release(address, self._size, self._align)
+
+    def __len__(self) -> int:
+        self._live()
+        return self._size
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __enter__(self) -> Block:
+        self._live()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._address:
+            self.free()
+
+    def __repr__(self) -> str:
+        if not self._address:
+            return f"<alloc.Block of {self._owner!r}, freed>"
+        return f"<alloc.Block of {self._size} bytes at {self._address:#x} of {self._owner!r}>"
+
+
+_new = object.__new__
+
+
+def make(owner: Forwarding, address: int, size: int, align: int) -> Block:
+    """A block of what ``owner`` granted."""
+    block: Block = _new(Block)
+    block._busy = False
+    block._exports = None
+    block._owner = owner
+    block._align = align
+    block._size = size
+    block._address = address
+    return block

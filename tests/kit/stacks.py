@@ -1,0 +1,45 @@
+"""Every adaptor, over any upstream, and what it promises less of."""
+
+import os
+import tempfile
+
+from alloc import adaptors
+from alloc.testing import Capabilities
+
+WHOLE = Capabilities()
+BOUNDED = Capabilities(bounded=True)
+
+
+def logged(upstream, format):
+    handle, path = tempfile.mkstemp(prefix="alloc-log-")
+    os.close(handle)
+    log = adaptors.Logging(upstream, path, format=format)
+    os.unlink(path)
+    return log
+
+
+# name: (what makes it of a maker of upstreams, its capabilities)
+ADAPTORS = {
+    "forwarding": (lambda make: adaptors.Forwarding(make()), WHOLE),
+    "statistics": (lambda make: adaptors.Statistics(make()), WHOLE),
+    "tracking": (lambda make: adaptors.Tracking(make(), depth=3), WHOLE),
+    "limiting": (lambda make: adaptors.Limiting(make(), 1 << 19), BOUNDED),
+    "logging": (lambda make: logged(make(), "binary"), WHOLE),
+    "failing": (lambda make: adaptors.Failing(make(), every=5), BOUNDED),
+    "callback": (
+        lambda make: adaptors.FailureCallback(
+            adaptors.Failing(make(), every=3), lambda layout: layout.size < 1 << 40
+        ),
+        WHOLE,
+    ),
+    "aligned": (lambda make: adaptors.Aligned(make(), 64), WHOLE),
+    "locked": (lambda make: adaptors.Locked(make()), WHOLE),
+    "fallback": (lambda make: adaptors.Fallback(adaptors.Failing(make(), every=2), make()), WHOLE),
+    "binning": (lambda make: adaptors.Binning({64: make(), 4096: make()}, make()), WHOLE),
+    "a stack": (
+        lambda make: adaptors.Statistics(
+            adaptors.Limiting(adaptors.Aligned(adaptors.Tracking(make()), 32), 1 << 22)
+        ),
+        BOUNDED,
+    ),
+}
