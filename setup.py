@@ -27,7 +27,9 @@ def core():
 
     headers = [f"{SOURCE}/_c/{name}" for name in os.listdir(f"{SOURCE}/_c")]
     public = [f"{SOURCE}/include/alloc/{name}" for name in os.listdir(f"{SOURCE}/include/alloc")]
-    shared = [f"{SOURCE}/{name}.pxd" for name in ("_table", "_raw", "_again", "_core")]
+    shared = [
+        f"{SOURCE}/{name}.pxd" for name in ("_table", "_raw", "_again", "_core", "_pool", "regions")
+    ]
     modules = [
         Extension(
             f"alloc.{name}",
@@ -39,7 +41,7 @@ def core():
             libraries=["dl"] if sys.platform.startswith("linux") else [],
             extra_compile_args=FLAGS,
         )
-        for name in ("_core", "_process", "_route", "_host")
+        for name in ("_core", "_process", "_route", "_host", "_regions", "_pool")
     ]
     return cythonize(modules, include_path=["src"])
 

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from ._verify import Verification as Verification
     from ._verify import verify as verify
     from .ledger import HeapStatistics as HeapStatistics
+    from .regions import Bump as Bump
+    from .regions import Pool as Pool
 
 __all__ = [
     "EMPTY_ADDRESS",
@@ -60,6 +62,7 @@ __all__ = [
     "Arena",
     "BackendUnavailableError",
     "Block",
+    "Bump",
     "Check",
     "Decision",
     "DoubleFreeError",
@@ -71,6 +74,7 @@ __all__ = [
     "InvalidFreeError",
     "Jemalloc",
     "Layout",
+    "Pool",
     "SizeMismatchError",
     "System",
     "Trimmed",

@@ -8,9 +8,11 @@ if TYPE_CHECKING:
 
 HOMES = {
     "Arena": "_arena",
+    "Bump": "regions",
     "Check": "_verify",
     "HeapStatistics": "ledger",
     "Installed": "_installing",
+    "Pool": "regions",
     "Trimmed": "_trim",
     "Verification": "_verify",
     "install": "_installing",

@@ -3,6 +3,7 @@
 import os
 import tempfile
 
+import alloc
 from alloc import adaptors
 from alloc.testing import Capabilities
 
@@ -43,3 +44,11 @@ ADAPTORS = {
         BOUNDED,
     ),
 }
+
+POOLED = Capabilities(bounded=True, max_size=512, max_align=64)
+ADAPTORS["bump"] = (lambda make: alloc.Bump(upstream=make()), Capabilities(recycles=False))
+ADAPTORS["pool"] = (lambda make: alloc.Pool(512, align=64, upstream=make()), POOLED)
+ADAPTORS["over a bump"] = (
+    lambda make: adaptors.Statistics(alloc.Bump(chunk=1 << 12, upstream=make())),
+    Capabilities(recycles=False),
+)

@@ -191,7 +191,7 @@ class Block:
             self.free()
 
     def __repr__(self) -> str:
-        if not self._address:
+        if self.freed:
             return f"<alloc.Block of {self._owner!r}, freed>"
         return f"<alloc.Block of {self._size} bytes at {self._address:#x} of {self._owner!r}>"
 

@@ -1,0 +1,551 @@
+# cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
+# cython: autotestdict=False, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: nonecheck=False
+"""`Bump`, compiled: Python's side of bump.h.
+
+All functions here need the GIL, which is a Bump's only lock.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcpy, memset
+
+from alloc._again cimport Py_AtExit, forget_module
+from alloc._pool cimport Upstream, to_chunk, to_limit
+from alloc._raw cimport to_layout, to_pointer, to_size
+from alloc._table cimport DEFAULT_ALIGN, EMPTY
+from alloc.regions cimport (
+    alloc_bump, alloc_bump_alloc, alloc_bump_clear, alloc_bump_dealloc, alloc_bump_grow,
+    alloc_bump_here, alloc_bump_holds, alloc_bump_init, alloc_bump_mark, alloc_bump_owns,
+    alloc_bump_reset, alloc_bump_resize, alloc_bump_rewind, alloc_bump_used,
+)
+
+from alloc.errors import (
+    AllocError, DoubleFreeError, InvalidFreeError, SizeMismatchError, UseAfterFreeError,
+)
+from alloc.layout import Layout, array_size, check
+
+Py_AtExit(forget_module)
+
+
+# --- blocks of a Bump ------------------------------------------------------------------
+
+@cython.final
+@cython.no_gc
+@cython.freelist(64)
+cdef class Span:
+    """How long blocks live: until a scope ends, or the next reset.  Blocks refer to it."""
+
+    cdef bint ended
+    cdef Py_ssize_t exports    # buffers of its blocks out there, inner scopes' included
+    cdef Span parent
+
+
+cdef Span new_span(Span parent):
+    cdef Span span = Span.__new__(Span)
+    span.parent = parent
+    return span
+
+
+# No garbage collection, as for the core's blocks.
+@cython.final
+@cython.no_gc
+@cython.freelist(256)
+cdef class Block:
+    """Memory of a region; see `alloc.protocols.Block`.
+
+    Ended with its scope, or by a reset: then it is freed, and says so.
+    """
+
+    cdef Bump owner
+    cdef Span span
+    cdef void *ptr             # NULL once freed; EMPTY exactly if nbytes is 0
+    cdef size_t nbytes
+    cdef size_t alignment
+    cdef Py_ssize_t exports    # buffers out there; above 0 nothing may move
+    cdef object __weakref__
+
+    def __init__(self):
+        raise TypeError("blocks come from allocate()")
+
+    cdef int live(self) except -1:
+        if self.ptr is NULL:
+            raise UseAfterFreeError("the block was freed")
+        if self.span.ended:
+            raise UseAfterFreeError("the block's region was reset, or its scope has ended")
+        return 0
+
+    cdef int unexported(self) except -1:
+        if self.exports > 0:
+            raise BufferError(f"the block has {self.exports} exported buffer(s)")
+        return 0
+
+    @property
+    def address(self):
+        self.live()
+        return <uintptr_t>self.ptr
+
+    @property
+    def size(self):
+        self.live()
+        return self.nbytes
+
+    @property
+    def align(self):
+        self.live()
+        return self.alignment
+
+    @property
+    def layout(self):
+        self.live()
+        return Layout(self.nbytes, self.alignment)
+
+    @property
+    def usable_size(self):
+        self.live()
+        return self.nbytes
+
+    @property
+    def allocator(self):
+        return self.owner
+
+    @property
+    def freed(self):
+        return self.ptr is NULL or self.span.ended
+
+    @property
+    def view(self):
+        self.live()
+        return PyMemoryView_FromObject(self)
+
+    def resize(self, size, *, bint move=True):
+        cdef size_t new_size, align
+        cdef void *ptr
+        to_layout(size, 16, &new_size, &align)
+        self.live()
+        self.unexported()
+        if new_size == self.nbytes:
+            return True
+        if new_size > 0 and self.nbytes > 0 and self.owner.stretch(
+                self.ptr, self.nbytes, new_size):
+            self.nbytes = new_size
+            return True
+        if not move:
+            return False
+        check(new_size, self.alignment)
+        ptr = self.owner.cut(new_size, self.alignment, False)
+        # Cutting may have run Python code: that of an upstream, or a finalizer.
+        try:
+            self.live()
+            self.unexported()
+        except BaseException:
+            if ptr is not EMPTY:
+                alloc_bump_dealloc(&self.owner.bump, ptr, new_size)
+            raise
+        if self.nbytes and new_size:
+            memcpy(ptr, self.ptr, min(self.nbytes, new_size))
+        if self.nbytes:
+            alloc_bump_dealloc(&self.owner.bump, self.ptr, self.nbytes)
+        self.ptr = ptr
+        self.nbytes = new_size
+        self.span = self.owner.span  # it lies in the innermost scope now
+        return True
+
+    def free(self):
+        if self.ptr is NULL:
+            raise DoubleFreeError("the block was freed already")
+        if self.span.ended:
+            raise DoubleFreeError("the block was freed when its region was reset")
+        self.unexported()
+        self.drop()
+
+    cdef void drop(self) noexcept:
+        # The newest block's bytes are used again; all others wait for the reset.
+        if self.nbytes and not self.span.ended:
+            alloc_bump_dealloc(&self.owner.bump, self.ptr, self.nbytes)
+        self.ptr = NULL
+
+    def __dealloc__(self):
+        if self.ptr is not NULL:
+            self.drop()
+
+    def __len__(self):
+        self.live()
+        return self.nbytes
+
+    def __enter__(self):
+        self.live()
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        if self.ptr is NULL or self.span.ended:
+            return
+        self.unexported()
+        self.drop()
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        self.live()
+        PyBuffer_FillInfo(buffer, self, self.ptr, <Py_ssize_t>self.nbytes, False, flags)
+        self.exports += 1
+        export(self.span, 1)
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        self.exports -= 1
+        export(self.span, -1)
+
+    def __repr__(self):
+        if self.freed:
+            return "<alloc.Block, freed>"
+        return f"<alloc.Block of {self.nbytes} bytes at {<uintptr_t>self.ptr:#x} from bump>"
+
+
+cdef Span root_of(Span span):
+    while span.parent is not None:
+        span = span.parent
+    return span
+
+
+cdef void export(Span span, Py_ssize_t change) noexcept:
+    while span is not None:
+        span.exports += change
+        span = span.parent
+
+
+# --- the region ------------------------------------------------------------------------
+
+cdef struct Head:
+    # In front of each raw address of Python's: C's free knows neither size nor region.
+    uint64_t size
+    uint32_t tag
+    uint8_t lg_align
+    uint8_t lg_pad             # from the block's start to the address
+
+cdef uint32_t LIVE = 0x5ca1ab1e
+cdef uint32_t FREED = 0xdeadbea7
+
+
+cdef inline Head *head_of(void *ptr) noexcept:
+    return <Head *>(<char *>ptr - 16)
+
+
+cdef inline uint32_t tag_of(void *ptr, uint32_t state) noexcept:
+    return state ^ <uint32_t>(<uintptr_t>ptr >> 4)
+
+
+cdef inline size_t pad_of(Head *head) noexcept:
+    return <size_t>1 << head.lg_pad
+
+
+cdef inline uint8_t lg(size_t align) noexcept:
+    cdef uint8_t bits = 0
+    while align > 1:
+        align >>= 1
+        bits += 1
+    return bits
+
+
+@cython.final
+@cython.no_gc_clear  # __dealloc__ needs upstream
+cdef class Bump:
+    """A region: allocation is an addition, and all goes at once.
+
+    ``chunk`` bytes are asked of ``upstream`` (the current allocator) first, twice as
+    many each time after, up to 1 MiB.  ``limit``: the most bytes to hold in chunks;
+    beyond is ``AllocError``.
+
+    Freeing a block gives memory back only if it is the newest; all else waits for
+    `reset` or the end of the `scope`.  A block that is touched after that raises
+    ``UseAfterFreeError``.  A block that has to move moves into the innermost scope.
+    Any thread may use it, with the GIL; scopes are the region's, not a thread's.
+    """
+
+    cdef alloc_bump bump
+    cdef uintptr_t floor       # below it lie blocks of outer scopes: they must not grow
+    cdef Upstream up
+    cdef Span span             # of the innermost scope
+    cdef object __weakref__
+
+    name = "bump"
+    capabilities = frozenset(("checked", "owns", "resize"))
+
+    def __cinit__(self, *, chunk=65536, limit=None, upstream=None):
+        cdef size_t size = to_chunk(chunk)
+        self.up = Upstream(upstream)
+        alloc_bump_init(&self.bump, self.up.table, size, to_limit(limit))
+        self.span = new_span(None)
+
+    def __init__(self, *, chunk=65536, limit=None, upstream=None):
+        pass
+
+    def __del__(self):
+        # In a cycle, before upstream is taken apart; blocks of the cycle are told.
+        cdef Span span = self.span
+        if span is None or self.up is None or root_of(span).exports:
+            return
+        while span is not None:
+            span.ended = True
+            span = span.parent
+        self.span = new_span(None)
+        alloc_bump_clear(&self.bump)
+
+    def __dealloc__(self):
+        if self.up is not None:
+            alloc_bump_clear(&self.bump)
+
+    # --- its life
+
+    def reset(self, *, bint keep=True):
+        """Free all blocks.  The largest chunk is kept for new ones, unless told not to.
+
+        Raises ``BufferError`` with exported buffers, ``RuntimeError`` inside a scope;
+        nothing has changed then.
+        """
+        if self.span.parent is not None:
+            raise RuntimeError("a scope of this region has not ended")
+        if self.span.exports:
+            raise BufferError(f"the region has {self.span.exports} exported buffer(s)")
+        self.span.ended = True
+        self.span = new_span(None)
+        if keep:
+            alloc_bump_reset(&self.bump)
+        else:
+            alloc_bump_clear(&self.bump)
+
+    def scope(self):
+        """A checkpoint: ``with bump.scope():`` frees what was allocated inside, at its end.
+
+        Scopes nest, and end in that order.  Where a buffer of the scope's blocks is
+        still exported, its end raises ``BufferError``; the blocks are freed all the
+        same, and their memory waits for the scope around, or the reset.
+        """
+        return Scope(self)
+
+    @property
+    def upstream(self):
+        """The allocator that chunks come from."""
+        return self.up.allocator
+
+    @property
+    def used(self):
+        """Bytes granted since the reset and not given back, padding included."""
+        return alloc_bump_used(&self.bump)
+
+    @property
+    def held(self):
+        """Bytes held in chunks."""
+        return self.bump.held
+
+    @property
+    def capsule(self):
+        """The ``alloc_bump`` (bump.h), for C: a capsule named ``alloc.bump``.
+
+        The pointer is good while this object lives; hold the GIL when using it.
+        """
+        return PyCapsule_New(&self.bump, "alloc.bump", NULL)
+
+    # --- cutting
+
+    cdef void *cut(self, size_t size, size_t align, bint zeroed) except NULL:
+        cdef void *ptr
+        if size == 0:
+            return EMPTY
+        ptr = alloc_bump_alloc(&self.bump, size, align)
+        if ptr is NULL:
+            raise AllocError(Layout(size, align), "bump")
+        if zeroed:
+            memset(ptr, 0, size)
+        return ptr
+
+    cdef bint stretch(self, void *ptr, size_t size, size_t new_size) noexcept:
+        if new_size > size and <uintptr_t>ptr < self.floor:
+            return False
+        return alloc_bump_resize(&self.bump, ptr, size, new_size)
+
+    def allocate(self, size, align=16, bint zeroed=False):
+        cdef size_t s, a
+        to_layout(size, align, &s, &a)
+        cdef void *ptr = self.cut(s, a, zeroed)
+        cdef Block block = Block.__new__(Block)
+        block.owner = self
+        block.span = self.span
+        block.ptr = ptr
+        block.nbytes = s
+        block.alignment = a
+        return block
+
+    # --- the C-shaped half
+
+    cdef void *cut_raw(self, size_t size, size_t align, bint zeroed) except NULL:
+        cdef size_t pad = align if align > 16 else 16
+        cdef char *ptr
+        cdef Head *head
+        if size == 0:
+            return EMPTY
+        ptr = NULL
+        if size + align <= <size_t>9223372036854775807 - 2 * pad:
+            ptr = <char *>alloc_bump_alloc(&self.bump, pad + size, pad)
+        if ptr is NULL:
+            raise AllocError(Layout(size, align), "bump")
+        ptr += pad
+        head = head_of(ptr)
+        head.size = size
+        head.tag = tag_of(ptr, LIVE)
+        head.lg_align = lg(align)
+        head.lg_pad = lg(pad)
+        if zeroed:
+            memset(ptr, 0, size)
+        return ptr
+
+    cdef Head *find(self, void *ptr, str what) except NULL:
+        """The head of a live raw address, or the error that names the crime."""
+        cdef Head *head
+        if <uintptr_t>ptr & 15 == 0 and alloc_bump_holds(&self.bump, <char *>ptr - 16):
+            head = head_of(ptr)
+            if head.tag == tag_of(ptr, LIVE) and alloc_bump_owns(&self.bump, ptr):
+                return head
+            if head.tag == tag_of(ptr, FREED):
+                kind = DoubleFreeError if what == "free" else UseAfterFreeError
+                raise kind(f"{what}: {<uintptr_t>ptr:#x} was freed before")
+        raise InvalidFreeError(f"{what}: {<uintptr_t>ptr:#x} is no live address of this region")
+
+    cdef Head *find_sized(self, void *ptr, size_t size, size_t align, str what) except NULL:
+        cdef Head *head = self.find(ptr, what)
+        if head.size != size or <size_t>1 << head.lg_align != align:
+            raise SizeMismatchError(
+                f"{what}: {<uintptr_t>ptr:#x} was granted {head.size} bytes at alignment "
+                f"{<size_t>1 << head.lg_align}, not {size} at {align}")
+        return head
+
+    cdef void give_up(self, void *ptr, Head *head) noexcept:
+        cdef size_t pad = pad_of(head)
+        head.tag = tag_of(ptr, FREED)
+        alloc_bump_dealloc(&self.bump, <char *>ptr - pad, pad + head.size)
+
+    cdef bint stretch_raw(self, void *ptr, Head *head, size_t new_size) noexcept:
+        cdef size_t pad = pad_of(head)
+        if new_size > <size_t>9223372036854775807 - pad or not self.stretch(
+                <char *>ptr - pad, pad + head.size, pad + new_size):
+            return False
+        head.size = new_size
+        return True
+
+    def malloc(self, size):
+        return <uintptr_t>self.cut_raw(to_size(size), DEFAULT_ALIGN, False)
+
+    def calloc(self, count, itemsize=1):
+        return <uintptr_t>self.cut_raw(to_size(array_size(count, itemsize)), DEFAULT_ALIGN,
+                                       True)
+
+    def aligned_alloc(self, align, size):
+        cdef size_t s, a
+        to_layout(size, align, &s, &a)
+        return <uintptr_t>self.cut_raw(s, a, False)
+
+    def realloc(self, address, size):
+        cdef size_t s = to_size(size), kept
+        cdef void *ptr = to_pointer(address)
+        cdef void *moved
+        cdef Head *head
+        if ptr is NULL or ptr is EMPTY:
+            return <uintptr_t>self.cut_raw(s, DEFAULT_ALIGN, False)
+        head = self.find(ptr, "realloc")
+        if s == 0:
+            self.give_up(ptr, head)
+            return <uintptr_t>EMPTY
+        if self.stretch_raw(ptr, head, s):
+            head.lg_align = 4
+            return <uintptr_t>ptr
+        moved = self.cut_raw(s, DEFAULT_ALIGN, False)
+        kept = head.size
+        memcpy(moved, ptr, min(kept, s))
+        self.give_up(ptr, head)
+        return <uintptr_t>moved
+
+    def resize(self, address, size, new_size, align=16):
+        cdef size_t old, new, a
+        cdef void *ptr = to_pointer(address)
+        to_layout(size, align, &old, &a)
+        to_layout(new_size, align, &new, &a)
+        if old == 0 or new == 0:
+            return old == new
+        if ptr is NULL or ptr is EMPTY:
+            raise InvalidFreeError(f"the empty block does not have {old} bytes")
+        return self.stretch_raw(ptr, self.find_sized(ptr, old, a, "resize"), new)
+
+    def free(self, address):
+        cdef void *ptr = to_pointer(address)
+        if ptr is not NULL and ptr is not EMPTY:
+            self.give_up(ptr, self.find(ptr, "free"))
+
+    def free_sized(self, address, size, align=16):
+        cdef size_t s, a
+        to_layout(size, align, &s, &a)
+        cdef void *ptr = to_pointer(address)
+        if ptr is not NULL and ptr is not EMPTY:
+            self.give_up(ptr, self.find_sized(ptr, s, a, "free"))
+
+    def usable_size(self, address):
+        cdef void *ptr = to_pointer(address)
+        if ptr is NULL or ptr is EMPTY:
+            return 0
+        return self.find(ptr, "usable_size").size
+
+    def owns(self, address):
+        cdef uintptr_t value
+        try:
+            value = address
+        except OverflowError:
+            return False
+        return bool(alloc_bump_owns(&self.bump, <void *>value))
+
+    def statistics(self):
+        """``allocated`` is `used`, ``mapped`` is `held`."""
+        from alloc.ledger import HeapStatistics
+        return HeapStatistics("bump", allocated=self.used, mapped=self.held)
+
+    def __repr__(self):
+        return f"<alloc.Bump, {self.used} of {self.held} bytes used>"
+
+    def __reduce__(self):
+        raise TypeError("a Bump cannot be pickled: it is memory of this process")
+
+
+@cython.final
+cdef class Scope:
+    """A checkpoint of a `Bump`, for one ``with``."""
+
+    cdef Bump region
+    cdef Span span             # None before and after
+    cdef alloc_bump_mark mark
+    cdef uintptr_t floor
+
+    def __init__(self, Bump region not None):
+        self.region = region
+
+    def __enter__(self):
+        if self.span is not None:
+            raise RuntimeError("this scope has begun already")
+        cdef Bump region = self.region
+        if region.bump.chunk is NULL:
+            alloc_bump_grow(&region.bump, 0, 1)  # so that the first chunk outlives it
+        self.mark = alloc_bump_here(&region.bump)
+        self.floor = region.floor
+        region.floor = self.mark.next
+        self.span = region.span = new_span(region.span)
+        return region
+
+    def __exit__(self, kind, value, traceback):
+        cdef Bump region = self.region
+        cdef Span span = self.span
+        if span is None or region.span is not span:
+            raise RuntimeError("an inner scope has not ended, or this one never began")
+        span.ended = True
+        self.span = None
+        region.span = span.parent
+        region.floor = self.floor
+        if span.exports:
+            raise BufferError(f"the scope ended with {span.exports} exported buffer(s)")
+        alloc_bump_rewind(&region.bump, self.mark)
