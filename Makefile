@@ -53,7 +53,7 @@ check: build tools-check tools-test ## lint, types, stubs, workflow files
 	$(call say,types)
 	@$(BIN)/mypy
 	$(call say,stubs against the compiled modules)
-	@$(BIN)/python -m mypy.stubtest alloc._core alloc._process alloc._route alloc._host alloc._regions alloc._pool --concise \
+	@$(BIN)/python -m mypy.stubtest $(patsubst src/alloc/%.pyx,alloc.%,$(wildcard src/alloc/*.pyx)) --concise \
 		--allowlist tests/stubtest-allowlist.txt --ignore-unused-allowlist
 	$(call say,workflow files)
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -112,5 +112,5 @@ require-jemalloc: $(STAMPS)/jemalloc
 	  echo 'error: the tests need jemalloc-sys; without it: make test WITHOUT=jemalloc'; exit 1; fi
 
 clean: ## remove all that was built
-	rm -rf $(VENV) build dist src/*.egg-info src/alloc/*.so src/alloc/_core.c src/alloc/_process.c src/alloc/_route.c src/alloc/_host.c src/alloc/_regions.c src/alloc/_pool.c \
+	rm -rf $(VENV) build dist src/*.egg-info src/alloc/*.so src/alloc/_*.c \
 		$(JEMALLOC)/build $(JEMALLOC)/src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

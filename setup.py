@@ -37,11 +37,11 @@ def core():
             include_dirs=INCLUDES,
             depends=[*headers, *public, *shared],
             # Types on the heap are made anew after Py_Initialize, see _again.pxd.
-            define_macros=[("CYTHON_USE_TYPE_SPECS", "1")],
+            define_macros=[("CYTHON_USE_TYPE_SPECS", "1"), ("ALLOC_TABLE_ONLY", "1")],
             libraries=["dl"] if sys.platform.startswith("linux") else [],
             extra_compile_args=FLAGS,
         )
-        for name in ("_core", "_process", "_route", "_host", "_regions", "_pool")
+        for name in sorted(n[:-4] for n in os.listdir(SOURCE) if n.endswith(".pyx"))
     ]
     return cythonize(modules, include_path=["src"])
 

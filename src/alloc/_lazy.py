@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 HOMES = {
+    "_C_API": "_capi",
     "Arena": "_arena",
     "Bump": "regions",
     "Check": "_verify",

@@ -97,3 +97,8 @@ typedef struct alloc_table {
 }
 #endif
 #endif
+
+/* For extension modules, which include Python.h first: import_alloc() and what follows. */
+#if defined(Py_PYTHON_H) && !defined(ALLOC_TABLE_ONLY)
+#include "alloc_api.h"
+#endif

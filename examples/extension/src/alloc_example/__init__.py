@@ -1,0 +1,1 @@
+"""Two modules, one table."""
