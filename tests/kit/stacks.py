@@ -52,3 +52,11 @@ ADAPTORS["over a bump"] = (
     lambda make: adaptors.Statistics(alloc.Bump(chunk=1 << 12, upstream=make())),
     Capabilities(recycles=False),
 )
+ADAPTORS["guard"] = (
+    lambda make: adaptors.Guard(make(), depth=2, quarantine=1 << 20),
+    Capabilities(recycles=False),
+)
+ADAPTORS["guard over guard"] = (
+    lambda make: adaptors.Guard(adaptors.Guard(make(), quarantine=0), policy="collect", depth=0),
+    Capabilities(recycles=False),
+)

@@ -15,8 +15,17 @@ if TYPE_CHECKING:
     from .aligned import Aligned as Aligned
     from .binning import Binning as Binning
     from .callback import FailureCallback as FailureCallback
+    from .crimes import Crime as Crime
+    from .crimes import DoubleFree as DoubleFree
+    from .crimes import GuardWarning as GuardWarning
+    from .crimes import InvalidFree as InvalidFree
+    from .crimes import Overrun as Overrun
+    from .crimes import SizeMismatch as SizeMismatch
+    from .crimes import Underrun as Underrun
+    from .crimes import WriteAfterFree as WriteAfterFree
     from .failing import Failing as Failing
     from .fallback import Fallback as Fallback
+    from .guard import Guard as Guard
     from .limiting import LimitError as LimitError
     from .limiting import Limiting as Limiting
     from .locked import Locked as Locked
@@ -29,32 +38,50 @@ _HOMES = {
     "Aligned": "aligned",
     "Binning": "binning",
     "Counts": "statistics",
+    "Crime": "crimes",
+    "DoubleFree": "crimes",
     "Failing": "failing",
     "FailureCallback": "callback",
     "Fallback": "fallback",
     "Forwarding": "_base",
+    "Guard": "guard",
+    "GuardWarning": "crimes",
+    "InvalidFree": "crimes",
     "LimitError": "limiting",
     "Limiting": "limiting",
     "Locked": "locked",
     "Logging": "logging",
+    "Overrun": "crimes",
+    "SizeMismatch": "crimes",
     "Statistics": "statistics",
     "Tracking": "tracking",
+    "Underrun": "crimes",
+    "WriteAfterFree": "crimes",
 }
 
 __all__ = [
     "Aligned",
     "Binning",
     "Counts",
+    "Crime",
+    "DoubleFree",
     "Failing",
     "FailureCallback",
     "Fallback",
     "Forwarding",
+    "Guard",
+    "GuardWarning",
+    "InvalidFree",
     "LimitError",
     "Limiting",
     "Locked",
     "Logging",
+    "Overrun",
+    "SizeMismatch",
     "Statistics",
     "Tracking",
+    "Underrun",
+    "WriteAfterFree",
 ]
 
 

@@ -1,0 +1,267 @@
+"""Guard: each crime named, with block, offset and stacks; policies; the quarantine."""
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import crimes
+import pytest
+
+import alloc
+from alloc import adaptors
+from alloc.adaptors import guard as guard_module
+
+CORPUS = [(name, size) for name in crimes.CRIMES for size in crimes.SIZES]
+
+
+def commit(name, size, defence):
+    done = subprocess.run(
+        [sys.executable, crimes.__file__, name, str(size), defence],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stderr
+
+
+def is_stopped(name, size, defence):
+    status, error = commit(name, size, defence)
+    title = crimes.CRIMES[name][1]
+    if title is None:
+        assert (status, error) == (3, "")
+        return
+    assert status == -6, error
+    first = error.splitlines()[0]
+    assert first.startswith(f"alloc.adaptors.Guard: {title}: "), error
+    if name != "invalid_free_outside":
+        assert "  allocated at\n" in error and f"in {name}\n" in error
+    assert "  detected at\n" in error
+
+
+@pytest.mark.needs_core
+@pytest.mark.parametrize(("name", "size"), CORPUS)
+def test_the_corpus_is_stopped(name, size):
+    is_stopped(name, size, "guard")
+
+
+@pytest.mark.parametrize("name", crimes.CRIMES)
+def test_the_corpus_over_the_arena(name):
+    is_stopped(name, 4096, "guard_arena")
+
+
+@pytest.fixture
+def guard(allocator):
+    return adaptors.Guard(allocator)
+
+
+def line_of(text):
+    with open(__file__, encoding="utf-8") as file:
+        return next(i for i, line in enumerate(file, 1) if text in line and "line_of" not in line)
+
+
+def test_an_overrun_says_all(guard):
+    block = guard.allocate(100)  # the request
+    ctypes.memset(block.address + 103, 1, 1)
+    with pytest.raises(adaptors.Overrun) as caught:
+        block.free()  # the free
+    crime = caught.value
+    assert (crime.address, crime.size, crime.offset) == (crime.address, 100, 103)
+    assert str(crime).startswith(
+        f"overrun: byte 4 behind the end of the block of 100 bytes at {crime.address:#x}\n"
+    )
+    assert (
+        crime.allocated[0] == f"{__file__}:{line_of('# the request')} in test_an_overrun_says_all"
+    )
+    assert crime.detected[0] == f"{__file__}:{line_of('# the free')} in test_an_overrun_says_all"
+    assert block.freed
+
+
+def test_an_underrun(guard):
+    address = guard.malloc(100)
+    ctypes.memset(address - 5, 1, 2)
+    with pytest.raises(adaptors.Underrun, match=r"^underrun: 4 bytes before") as caught:
+        guard.free(address)
+    assert caught.value.offset == -4
+
+
+def test_a_double_free_names_both(guard):
+    address = guard.malloc(100)
+    guard.free(address)
+    with pytest.raises(adaptors.DoubleFree) as caught:
+        guard.free(address)
+    assert isinstance(caught.value, alloc.DoubleFreeError)
+    assert caught.value.freed[0].endswith("in test_a_double_free_names_both")
+    with pytest.raises(adaptors.DoubleFree, match="resize"):
+        guard.realloc(address, 10)
+
+
+def test_invalid_frees_tell_where(guard):
+    address = guard.malloc(100)
+    with pytest.raises(adaptors.InvalidFree, match="byte 8 of the live block of 100 bytes"):
+        guard.free(address + 8)
+    with pytest.raises(adaptors.InvalidFree, match="-8 bytes from the start of"):
+        guard.free(address - 8)
+    with pytest.raises(adaptors.InvalidFree, match="in no block of this guard"):
+        guard.free(64 << 10)
+    guard.free(address)
+
+
+def test_wrong_sizes(guard):
+    address = guard.malloc(100)
+    with pytest.raises(adaptors.SizeMismatch, match="names 101 bytes at 16"):
+        guard.free_sized(address, 101)
+    with pytest.raises(adaptors.SizeMismatch, match="names 100 bytes at 32"):
+        guard.resize(address, 100, 50, 32)
+    guard.free_sized(address, 100)
+
+
+def test_a_write_after_free_is_found_when_it_leaves(backend):
+    guard = adaptors.Guard(backend(), quarantine=10_000)
+    address = guard.malloc(100)
+    guard.free(address)
+    ctypes.memset(address + 42, 1, 1)
+    with pytest.raises(adaptors.WriteAfterFree, match="byte 42 of the block") as caught:
+        for _ in range(100):
+            guard.free(guard.malloc(100))
+    assert isinstance(caught.value, alloc.UseAfterFreeError)
+    assert caught.value.offset == 42
+
+
+def test_a_write_after_free_is_found_by_check(guard):
+    block = guard.allocate(100)
+    address = block.address
+    block.resize(200)
+    ctypes.memset(address, 1, 1)
+    with pytest.raises(adaptors.WriteAfterFree):
+        guard.check()
+    assert guard.check() == 2, "reported once"
+    guard.flush()
+
+
+def test_a_resize_looks_first(guard):
+    block = guard.allocate(100)
+    ctypes.memset(block.address + 100, 1, 1)
+    with pytest.raises(adaptors.Overrun):
+        block.resize(200)
+    assert block.size == 100 and not block.freed
+    block.resize(200)
+    block.free()
+
+
+def test_memory_is_poisoned(guard):
+    block = guard.allocate(1000)
+    assert bytes(block.view) == b"\xcd" * 1000
+    address = block.address
+    block.free()
+    assert ctypes.string_at(address, 1000) == b"\xdb" * 1000
+    assert bytes(guard.allocate(1000, zeroed=True).view) == bytes(1000)
+
+
+def test_the_quarantine_goes_home(backend):
+    counted = adaptors.Statistics(backend())
+    guard = adaptors.Guard(counted, quarantine=20_000)
+    for _ in range(100):
+        guard.free(guard.malloc(1000))
+    assert 10_000 < counted.counts.current_bytes < 60_000
+    guard.flush()
+    assert counted.counts.current_bytes == 0
+    guard.free(guard.malloc(1000))
+    del guard
+    assert counted.counts.current_bytes == 0, "and with the guard"
+
+
+def test_an_empty_quarantine_serves_in_need(backend):
+    guard = adaptors.Guard(adaptors.Limiting(backend(), 100_000))
+    for _ in range(10):
+        guard.allocate(60_000).free()
+
+
+def test_collect(backend):
+    guard = adaptors.Guard(backend(), policy="collect")
+    address = guard.malloc(100)
+    ctypes.memset(address + 100, 1, 1)
+    guard.free(address)
+    guard.free(address)
+    guard.free(16 << 10)
+    guard.free_sized(guard.malloc(10), 11)
+    assert [type(crime).__name__ for crime in guard.crimes] == [
+        "Overrun",
+        "DoubleFree",
+        "InvalidFree",
+        "SizeMismatch",
+    ]
+    assert guard.realloc(address, 50) not in (0, address)
+    assert guard.statistics().blocks == 1
+
+
+def test_warn(backend):
+    guard = adaptors.Guard(backend(), policy="warn")
+    address = guard.malloc(100)
+    guard.free(address)
+    with pytest.warns(adaptors.GuardWarning, match="double free"):
+        guard.free(address)
+
+
+def test_bad_options(allocator):
+    for options in ({"policy": "ignore"}, {"zone": 1}, {"quarantine": -1}, {"depth": -1}):
+        with pytest.raises(ValueError):
+            adaptors.Guard(allocator, **options)
+
+
+SCRIPT = """
+import ctypes, alloc
+from alloc import adaptors
+guard = adaptors.Guard(alloc.Arena(), policy={policy!r})
+def work():
+    return guard.allocate(10)
+block = work()
+ctypes.memset(block.address + 10, 1, 1)
+{end}
+"""
+REPORT = """overrun: byte 1 behind the end of the block of 10 bytes at 0x
+  allocated at
+    <string>:6 in work
+    <string>:7 in <module>
+  detected at"""
+
+
+def report_of(text):
+    import re
+
+    return re.sub(r"0x[0-9a-f]+", "0x", text)
+
+
+@pytest.mark.parametrize(
+    ("policy", "end", "status", "said"),
+    [
+        (
+            "abort",
+            "block.free()",
+            -6,
+            f"alloc.adaptors.Guard: {REPORT}\n    <string>:9 in <module>",
+        ),
+        ("abort", "kept = block", -6, f"alloc.adaptors.Guard: {REPORT}\n    (no Python frame)"),
+        ("raise", "block.free()", 1, f"Overrun: {REPORT}\n    <string>:9 in <module>"),
+        ("raise", "kept = block", 0, f"Guard, at exit: {REPORT}\n    (no Python frame)"),
+        ("raise", "del block", 0, f"Overrun: {REPORT}\n    <string>:9 in <module>"),
+        ("warn", "block.free()", 0, f"GuardWarning: {REPORT}\n    <string>:9 in <module>"),
+        ("collect", "block.free(); print(guard.crimes[0])", 0, REPORT),
+    ],
+)
+def test_policies_in_a_process(policy, end, status, said):
+    code = SCRIPT.format(policy=policy, end=end)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert done.returncode == status, done.stderr
+    assert said in report_of(done.stdout + done.stderr)
+
+
+def test_first_other():
+    buffer = ctypes.create_string_buffer(b"\xdb" * 200_000)
+    at = ctypes.addressof(buffer)
+    assert guard_module._first_other(at, 200_000, 0xDB) is None
+    buffer[150_001] = b"\0"
+    assert guard_module._first_other(at, 200_000, 0xDB) == 150_001
