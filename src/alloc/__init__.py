@@ -41,17 +41,22 @@ usable_size = _backend.usable_size
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import adaptors as adaptors
+    from . import jemalloc as jemalloc
     from ._arena import Arena as Arena
+    from ._gather import ledger as ledger
     from ._installing import Installed as Installed
     from ._installing import install as install
     from ._installing import installed as installed
     from ._installing import uninstall as uninstall
+    from ._ledger import HeapStatistics as HeapStatistics
+    from ._ledger import Ledger as Ledger
+    from ._ledger import LedgerDifference as LedgerDifference
     from ._trim import Trimmed as Trimmed
     from ._trim import trim as trim
+    from ._trim import trim_async as trim_async
     from ._verify import Check as Check
     from ._verify import Verification as Verification
     from ._verify import verify as verify
-    from .ledger import HeapStatistics as HeapStatistics
     from .regions import Bump as Bump
     from .regions import Pool as Pool
 
@@ -74,6 +79,8 @@ __all__ = [
     "InvalidFreeError",
     "Jemalloc",
     "Layout",
+    "Ledger",
+    "LedgerDifference",
     "Pool",
     "SizeMismatchError",
     "System",
@@ -94,11 +101,14 @@ __all__ = [
     "implementation",
     "install",
     "installed",
+    "jemalloc",
+    "ledger",
     "malloc",
     "probe",
     "realloc",
     "set_global_allocator",
     "trim",
+    "trim_async",
     "uninstall",
     "usable_size",
     "using",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import NoReturn, SupportsIndex
 
-    from .ledger import HeapStatistics
+    from ._ledger import HeapStatistics
 
 __all__ = ["Arena", "Block"]
 

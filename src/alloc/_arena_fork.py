@@ -28,12 +28,16 @@ def register(heap: Any) -> None:
     _heaps[number] = ref(heap, gone)
 
 
+def heaps() -> list[Any]:
+    """All live heaps of this process."""
+    return [heap for heap in [found() for found in list(_heaps.values())] if heap is not None]
+
+
 def _before_fork() -> None:
     locks = []
-    for heap in [found() for found in list(_heaps.values())]:
-        if heap is not None:
-            heap.lock.acquire()
-            locks.append(heap.lock)
+    for heap in heaps():
+        heap.lock.acquire()
+        locks.append(heap.lock)
     _forking.append(locks)
 
 

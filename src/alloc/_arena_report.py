@@ -9,8 +9,8 @@ from ._arena_heap import Heap
 from ._arena_index import GRAIN, bin_of
 from ._arena_lease import QUICK_MAX
 from ._arena_memory import MASK, PAGE, SHIFT, Chunk
+from ._ledger import HeapStatistics
 from .layout import EMPTY_ADDRESS
-from .ledger import HeapStatistics
 
 # Bytes of records per item on CPython 3.11, as sys.getsizeof adds up: a span that
 # is out has its lease, its entry and two ints; a free one three entries and ints.

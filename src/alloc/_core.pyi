@@ -2,8 +2,8 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, SupportsIndex, final
 
+from ._ledger import HeapStatistics
 from .layout import Layout
-from .ledger import HeapStatistics
 from .protocols import Allocator
 from .protocols import Block as BlockProtocol
 

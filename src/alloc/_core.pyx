@@ -364,7 +364,7 @@ cdef class Jemalloc(NativeAllocator):
     def statistics(self):
         if not je.length:
             return system_statistics("jemalloc")
-        from alloc.ledger import HeapStatistics
+        from alloc._ledger import HeapStatistics
         je_epoch()
         names = ("allocated", "active", "resident", "mapped", "retained", "metadata")
         return HeapStatistics("jemalloc", **{n: self.read(f"stats.{n}") for n in names})
@@ -392,7 +392,7 @@ cdef int load_jemalloc() except -1:
 
 cdef object system_statistics(str name):
     from alloc._process import glibc_accounts, glibc_serves
-    from alloc.ledger import HeapStatistics
+    from alloc._ledger import HeapStatistics
     if glibc_serves() != 1:
         return HeapStatistics(name)
     in_use, mapped = glibc_accounts()

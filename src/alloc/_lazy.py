@@ -11,20 +11,24 @@ HOMES = {
     "Arena": "_arena",
     "Bump": "regions",
     "Check": "_verify",
-    "HeapStatistics": "ledger",
+    "HeapStatistics": "_ledger",
     "Installed": "_installing",
+    "Ledger": "_ledger",
+    "LedgerDifference": "_ledger",
     "Pool": "regions",
     "Trimmed": "_trim",
     "Verification": "_verify",
     "install": "_installing",
     "installed": "_installing",
+    "ledger": "_gather",
     "trim": "_trim",
+    "trim_async": "_trim",
     "uninstall": "_installing",
     "verify": "_verify",
 }
 """Name to the module of this package that defines it."""
 
-MODULES = ("adaptors",)
+MODULES = ("adaptors", "jemalloc")
 """Modules that are attributes of the package before anybody imports them."""
 
 

@@ -142,7 +142,7 @@ cdef class Pool(NativeAllocator):
 
     def statistics(self):
         """Exact: live blocks, and chunks as ``mapped``."""
-        from alloc.ledger import HeapStatistics
+        from alloc._ledger import HeapStatistics
         return HeapStatistics("pool", allocated=self.live * self.block_size,
                               mapped=self.held, blocks=self.live)
 

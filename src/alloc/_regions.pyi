@@ -2,7 +2,7 @@ from types import TracebackType
 from typing import Any, SupportsIndex, final
 
 from .layout import Layout
-from .ledger import HeapStatistics
+from ._ledger import HeapStatistics
 from .protocols import Allocator
 
 @final

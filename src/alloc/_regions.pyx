@@ -503,7 +503,7 @@ cdef class Bump:
 
     def statistics(self):
         """``allocated`` is `used`, ``mapped`` is `held`."""
-        from alloc.ledger import HeapStatistics
+        from alloc._ledger import HeapStatistics
         return HeapStatistics("bump", allocated=self.used, mapped=self.held)
 
     def __repr__(self):

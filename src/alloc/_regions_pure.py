@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, SupportsIndex
 
-    from .ledger import HeapStatistics
+    from ._ledger import HeapStatistics
     from .protocols import Allocator
 
 __all__ = ["Bump", "Pool"]
@@ -374,7 +374,7 @@ class Bump(Forwarding):
 
     def statistics(self) -> HeapStatistics:
         """``allocated`` is `used`, ``mapped`` is `held`."""
-        from .ledger import HeapStatistics
+        from ._ledger import HeapStatistics
 
         return HeapStatistics("bump", allocated=self.used, mapped=self.held)
 
@@ -554,7 +554,7 @@ class Pool(Forwarding):
 
     def statistics(self) -> HeapStatistics:
         """Exact: live blocks, and chunks as ``mapped``."""
-        from .ledger import HeapStatistics
+        from ._ledger import HeapStatistics
 
         allocated = self.live * self.block_size
         return HeapStatistics("pool", allocated=allocated, mapped=self.held, blocks=self.live)

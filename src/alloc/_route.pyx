@@ -377,6 +377,7 @@ def figures():
     """Counts so far and now, as a dict; ``chunk`` is in bytes."""
     return {
         "chunk": CHUNK,
+        "chunks_base": chunks.base,
         "chunks_reserved": chunks.length // CHUNK,
         "chunks_used": chunks.used,
         "chunks_most": chunks.most,

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
+from _thread import allocate_lock
 
-from ._locate import jemalloc_library
-from ._record import Record
+from ._kernel import resident
+from ._record import Record, as_dict
 from ._select import implementation, process
-from .errors import BackendUnavailableError
+from .jemalloc import ALL_ARENAS, Control, loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass as record
-    from typing import Any
 else:
     from ._record import record
 
 
 @record(frozen=True)
 class Trimmed(Record):
-    """What `trim` gave back, in bytes."""
+    """What `trim` gave back, in bytes, as measured.  Other threads go on meanwhile, so a
+    figure may hold some of theirs."""
 
     resident: int
-    """Fall of the resident set, as the kernel counts it; other threads go on meanwhile."""
+    """Fall of the resident set over all of it; 0 if it rose.  Linux: ``statm``."""
 
     pools: int
     """Pages of pymalloc's free pools (only where ``install()`` routes its arenas)."""
@@ -30,55 +33,136 @@ class Trimmed(Record):
     chunks: int
     """Pages of free arenas that were kept for reuse."""
 
-    jemalloc: bool
-    """Whether jemalloc's free pages were given back."""
+    jemalloc: int | None
+    """Fall of jemalloc's free pages; ``None``: it is not in this process.
+    ``stats.arenas.4096.pdirty`` and ``pmuzzy``."""
 
-    glibc: bool
-    """Whether glibc had any to give back."""
+    glibc: int | None
+    """Fall of the resident set during ``malloc_trim``; ``None``: glibc does not serve."""
+
+    arenas: int
+    """Chunks of our Arenas that went."""
 
     collected: int
     """Objects that the garbage collector freed before."""
 
+    seconds: float
+    """How long it took."""
 
-def _resident() -> int:
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def _mechanics() -> Any:
-    """The compiled mechanics, if this process has a jemalloc to trim."""
-    try:
-        from . import _route
-
-        return _route if _route.loaded(jemalloc_library()) else None
-    except (ImportError, BackendUnavailableError):
-        return None
+    def __str__(self) -> str:
+        parts = [
+            f"{name} {value / (1 << 20):.1f} MiB"
+            for name, value in as_dict(self).items()
+            if name not in ("resident", "collected", "seconds") and isinstance(value, int) and value
+        ]
+        return (
+            f"gave back {self.resident / (1 << 20):.1f} MiB in {self.seconds * 1000:.1f} ms"
+            f" ({', '.join(parts) or 'nothing was free'})"
+        )
 
 
-def trim(collect: bool = False) -> Trimmed:
-    """Give back free pages: jemalloc's, glibc's, those of free arenas and pools.
+class _Last:
+    """One trim at a time, and when the last one ended."""
 
-    ``collect`` runs the garbage collector first.  glibc is trimmed only where it
-    serves malloc.  Costs some milliseconds for each 100 MB given back, without the
-    GIL for the most part; call it after a peak, not after every request.
-    jemalloc: ``arena.<all>.purge``; glibc: ``malloc_trim``.
+    lock = allocate_lock()
+    ended = -1e9  # time.monotonic
+
+
+if hasattr(os, "register_at_fork"):
+    # Another thread may be trimming when a child is forked.
+    os.register_at_fork(after_in_child=_Last.lock._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def trim(
+    collect: bool = False, *, every: float | None = None, above: int | None = None
+) -> Trimmed | None:
+    """Give back free pages: jemalloc's, glibc's, those of free arenas, pools and chunks.
+
+    ``collect`` runs the garbage collector first.  For servers, which may then call it
+    after each request or on a timer: with ``every``, it does nothing within so many
+    seconds after the last trim, or while another thread trims; with ``above``, nothing
+    while no more than so many bytes are resident.  Then it returns ``None``, in about
+    a microsecond for ``every`` and ten for ``above``.
+
+    glibc is trimmed only where it serves malloc.  Costs some milliseconds for each 100 MB
+    given back, most of it without the GIL: off an event loop, use `trim_async` or another
+    thread.  Raises ``ValueError`` for a negative ``every`` or ``above``.
+    jemalloc: ``thread.tcache.flush``, ``arena.<all>.purge``; glibc: ``malloc_trim(0)``.
     """
-    before = _resident()
-    collected = pools = chunks = 0
+    if (every is not None and not every >= 0) or (above is not None and above < 0):
+        raise ValueError(f"every and above cannot be negative: {every}, {above}")
+    if every is not None and time.monotonic() - _Last.ended < every:
+        return None
+    if above is not None and resident() <= above:
+        return None
+    if every is None:
+        _Last.lock.acquire()
+    elif not _Last.lock.acquire(False):
+        return None
+    try:
+        if every is not None and time.monotonic() - _Last.ended < every:
+            return None  # another thread did in the meantime
+        return _trim(collect)
+    finally:
+        _Last.ended = time.monotonic()
+        _Last.lock.release()
+
+
+async def trim_async(
+    collect: bool = False, *, every: float | None = None, above: int | None = None
+) -> Trimmed | None:
+    """`trim` in a thread of the event loop's executor; a throttled call starts none."""
+    import asyncio
+
+    if every is not None and time.monotonic() - _Last.ended < every:
+        return None
+    return await asyncio.to_thread(trim, collect, every=every, above=above)
+
+
+def _trim(collect: bool) -> Trimmed:
+    began, before = time.monotonic(), resident()
+    collected = 0
     if collect:
         import gc
 
         collected = gc.collect()
-    jemalloc = glibc = False
-    if implementation == "cython":
-        route = _mechanics()
-        if route is not None:
-            pools = route.thin_pools()
-            chunks = route.clean_chunks()
-            route.command("arena.4096.purge")
-            jemalloc = True
-        glibc = process.glibc_serves() == 1 and process.trim_glibc()
-    return Trimmed(max(0, before - _resident()), pools, chunks, jemalloc, glibc, collected)
+    arenas = 0
+    if "alloc._arena" in sys.modules:
+        from ._arena_fork import heaps
+
+        arenas = sum([heap.trim() for heap in heaps()])
+    pools, chunks = _trim_chunks()
+    jemalloc, glibc = _purge(), _trim_glibc()
+    return Trimmed(
+        max(0, before - resident()), pools, chunks, jemalloc, glibc, arenas, collected,
+        time.monotonic() - began,
+    )  # fmt: skip
+
+
+def _trim_chunks() -> tuple[int, int]:
+    route = sys.modules.get("alloc._route")  # nothing is routed before it is imported
+    return (route.thin_pools(), route.clean_chunks()) if route is not None else (0, 0)
+
+
+def _purge() -> int | None:
+    if not loaded():
+        return None
+    control = Control()
+    control.command("thread.tcache.flush")
+    before = _free_pages(control)
+    control.command(f"arena.{ALL_ARENAS}.purge")
+    return max(0, before - _free_pages(control))
+
+
+def _free_pages(control: Control) -> int:
+    control.epoch()
+    number, of = control.number, f"stats.arenas.{ALL_ARENAS}"
+    return (number(f"{of}.pdirty") + number(f"{of}.pmuzzy")) * number("arenas.page")
+
+
+def _trim_glibc() -> int | None:
+    if implementation != "cython" or process.glibc_serves() != 1:
+        return None
+    before = resident()
+    process.trim_glibc()
+    return max(0, before - resident())

@@ -9,8 +9,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Protocol, SupportsIndex, runtime_checkable
 
+from ._ledger import HeapStatistics
 from .layout import Layout
-from .ledger import HeapStatistics
 
 __all__ = ["Allocator", "Block"]
 

@@ -135,7 +135,9 @@ static int alloc_chunks_reserve(void) {
             munmap(at, size + ALLOC_CHUNK);
             continue;
         }
-        alloc_chunks.base = ((uintptr_t)at + ALLOC_CHUNK - 1) & ~(uintptr_t)(ALLOC_CHUNK - 1);
+        /* Never at the mapping's own start: the kernel would merge the first chunks
+         * with a neighbour, and nobody could tell whose the resident pages are. */
+        alloc_chunks.base = ((uintptr_t)at + ALLOC_CHUNK) & ~(uintptr_t)(ALLOC_CHUNK - 1);
         __atomic_store_n(&alloc_chunks.length, size, __ATOMIC_RELEASE);
         return 0;
     }

@@ -310,7 +310,7 @@ static int alloc_je_load(const char *path, char *why, size_t room) {
 #endif
 
 /* A number of any width that mallctl knows, as 64 bits.  Returns an errno. */
-static int alloc_je_number(const char *name, uint64_t *out) {
+static inline int alloc_je_number(const char *name, uint64_t *out) {
     unsigned char small;
     uint32_t middle;
     uint64_t large;
@@ -338,7 +338,7 @@ static int alloc_je_number(const char *name, uint64_t *out) {
 }
 
 /* jemalloc's statistics are a snapshot; this takes a new one. */
-static void alloc_je_epoch(void) {
+static inline void alloc_je_epoch(void) {
     uint64_t epoch = 1;
     size_t length = sizeof epoch;
     if (alloc_je.length)

@@ -246,9 +246,11 @@ static int alloc_glibc_accounts(size_t *in_use, size_t *mapped) {
 
 /* Whether a malloc of this process shows in glibc's accounts: 1, 0, or -1 where
  * that cannot be told.  Names can deceive, the accounts cannot.  Another
- * thread's free may hide one try, hence several. */
+ * thread's free may hide one try, hence several.  Below the threshold for blocks
+ * with a mapping of their own: to free one of those raises glibc's thresholds,
+ * and it would keep megabytes from then on. */
 static int alloc_glibc_serves(void) {
-    const size_t size = (size_t)8 << 20;
+    const size_t size = (size_t)96 << 10;
     size_t before, after, mapped;
     int attempt;
     for (attempt = 0; attempt < 5; attempt++) {

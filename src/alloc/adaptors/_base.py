@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn, SupportsIndex
 
-    from alloc.ledger import HeapStatistics
+    from alloc._ledger import HeapStatistics
     from alloc.protocols import Allocator
 
     from ._block import Block

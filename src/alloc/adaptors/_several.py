@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import SupportsIndex
 
-    from alloc.ledger import HeapStatistics
+    from alloc._ledger import HeapStatistics
     from alloc.protocols import Allocator
 
 
@@ -102,7 +102,7 @@ class Several(Forwarding):
     def statistics(self) -> HeapStatistics:
         """The upstreams' together; a figure that one of them cannot tell is ``None``."""
         from alloc._record import as_dict
-        from alloc.ledger import HeapStatistics
+        from alloc._ledger import HeapStatistics
 
         each = {id(one): one.statistics() for one in self._upstreams}
         found = [as_dict(one) for one in each.values()]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import SupportsIndex
 
-    from alloc.ledger import HeapStatistics
+    from alloc._ledger import HeapStatistics
     from alloc.protocols import Allocator
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dataclasses import dataclass as record
     from typing import Any, TypeVar
 
-    from alloc.ledger import HeapStatistics
+    from alloc._ledger import HeapStatistics
     from alloc.protocols import Allocator
 
     Called = TypeVar("Called", bound=Callable[..., Any])
@@ -149,7 +149,7 @@ class Statistics:
 
     def statistics(self) -> HeapStatistics:
         """``allocated`` and ``blocks`` as counted here, whatever else uses the upstream."""
-        from alloc.ledger import HeapStatistics
+        from alloc._ledger import HeapStatistics
 
         numbers = self._meter.read()
         return HeapStatistics(self.upstream.name, allocated=numbers[0], blocks=numbers[1])
