@@ -11,6 +11,8 @@ from alloc._again cimport Py_AtExit, forget_module
 
 Py_AtExit(forget_module)
 
+USABLE = True  # None in a module of an interpreter that has ended
+
 
 cdef extern from "_c/accounts.h" nogil:
     ctypedef struct mallinfo "alloc_mallinfo":

@@ -14,6 +14,8 @@ from alloc._again cimport Py_AtExit, forget_module
 
 Py_AtExit(forget_module)
 
+USABLE = True  # None in a module of an interpreter that has ended
+
 
 cdef extern from "_c/mallctl.h" nogil:
     cdef struct je_state:

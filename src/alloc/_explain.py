@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ._ledger import Ledger, LedgerDifference
 from ._record import as_dict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ._ledger import Ledger, LedgerDifference
 
 GROUPS = ("process", "residence", "jemalloc", "malloc", "glibc", "pymalloc", "arena", "numpy")
 
@@ -209,6 +210,8 @@ def _is_size(group: str, name: str) -> bool:
 
 def difference(later: Ledger, earlier: Ledger) -> LedgerDifference:
     """See `LedgerDifference`."""
+    from ._ledger import LedgerDifference
+
     now, then = _figures(later), _figures(earlier)
     parts_now, parts_then = later.parts, earlier.parts
     names = list(dict.fromkeys([*parts_now, *parts_then]))

@@ -42,7 +42,7 @@ def _control() -> ModuleType | None:
         from . import _control as module
     except ImportError:
         return None
-    return module
+    return module if module.USABLE else None
 
 
 def loaded_jemalloc() -> bool:
@@ -135,14 +135,21 @@ def _classes(jemalloc: Control) -> tuple[JemallocClass, ...]:
     return tuple([each for each in found if each.live or each.requests])
 
 
-def _glibc() -> GlibcMemory | None:
-    if implementation != "cython" or process.glibc_serves() != 1:
+def _accounts() -> ModuleType | None:
+    if implementation != "cython":
         return None
     try:
-        from . import _accounts
+        from . import _accounts as module
     except ImportError:
         return None
-    found = _accounts.glibc()
+    return module if module.USABLE else None
+
+
+def _glibc() -> GlibcMemory | None:
+    accounts = _accounts()
+    if accounts is None or process.glibc_serves() != 1:
+        return None
+    found = accounts.glibc()
     if found is None:
         return None
     return GlibcMemory(
@@ -177,14 +184,8 @@ def _pymalloc(figures: dict[str, int], routed: tuple[str, ...]) -> PymallocMemor
     if blocks is None:  # not CPython
         return None
     known: dict[str, int] = {}
-    text = None
-    if implementation == "cython":
-        try:
-            from . import _accounts
-
-            text = _accounts.pymalloc()
-        except ImportError:
-            pass
+    accounts = _accounts()
+    text = accounts.pymalloc() if accounts is not None else None
     for name, pattern in LINES.items():
         found = re.search(pattern, text or "")
         if found is not None:

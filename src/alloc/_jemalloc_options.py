@@ -103,21 +103,21 @@ def validate(text: str) -> dict[str, bool | int | str]:
 
 def options(read: Callable[[str], Any]) -> dict[str, Option]:
     """Each option by its name; ``read`` gives a key's value or raises ``KeyError``."""
-    asked: dict[str, tuple[str, str]] = {}
+    asked: dict[str, tuple[str, str | None]] = {}
     for origin, key in SOURCES:
         try:
             text = read(key)
         except KeyError:  # an older jemalloc
             continue
-        for name, value in _lenient(text or ""):
-            asked[name] = (origin, value)
+        for name, given in _lenient(text or ""):
+            asked[name] = (origin, given)
     found = {}
     for name in [*NAMES, *(n for n in asked if n not in NAMES)]:
         try:
             value = read(f"opt.{name}") if name in NAMES else None
         except (KeyError, OSError):
             continue  # a build without it
-        origin, requested = asked[name] if name in asked else ("default", None)
+        origin, requested = asked.get(name, ("default", None))
         found[name] = Option(
             name,
             value,

@@ -60,6 +60,9 @@ def _mechanics() -> Any:
         raise BackendUnavailableError(f"no compiled core: {core_error}")
     try:
         from . import _control
+
+        if _control.USABLE is None:
+            raise ImportError("it belongs to an interpreter that has ended")
     except ImportError as error:
         raise BackendUnavailableError(f"no compiled core: {error}") from None
     return _control
