@@ -1,8 +1,8 @@
 from types import TracebackType
 from typing import Any, SupportsIndex, final
 
-from .layout import Layout
 from ._ledger import HeapStatistics
+from .layout import Layout
 from .protocols import Allocator
 
 @final

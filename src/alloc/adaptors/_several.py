@@ -101,8 +101,8 @@ class Several(Forwarding):
 
     def statistics(self) -> HeapStatistics:
         """The upstreams' together; a figure that one of them cannot tell is ``None``."""
-        from alloc._record import as_dict
         from alloc._ledger import HeapStatistics
+        from alloc._record import as_dict
 
         each = {id(one): one.statistics() for one in self._upstreams}
         found = [as_dict(one) for one in each.values()]
