@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import SupportsIndex
 
-    from alloc.ledger import HeapStatistics
+    from alloc._ledger import HeapStatistics
     from alloc.protocols import Allocator
 
     from ._stacks import Stack
@@ -348,7 +348,7 @@ class Guard(Forwarding):
 
     def statistics(self) -> HeapStatistics:
         """Live blocks exactly; ``mapped`` counts zones and quarantine, too."""
-        from alloc.ledger import HeapStatistics
+        from alloc._ledger import HeapStatistics
 
         with self._lock:
             live = [*self._live.values()]
