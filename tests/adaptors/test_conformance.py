@@ -2,8 +2,9 @@
 
 import pytest
 from hypothesis import HealthCheck, settings
-from stacks import ADAPTORS
+from stacks import ADAPTORS, NATIVE
 
+import alloc
 from alloc import testing
 
 NIGHTLY = settings.default.max_examples >= 1000
@@ -20,6 +21,18 @@ FEW = settings(
 def test_conformance(name, backend):
     make, capabilities = ADAPTORS[name]
     testing.run_conformance_test(lambda: make(backend), capabilities=capabilities, settings=FEW)
+
+
+@pytest.mark.needs_core
+@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize(
+    "upstream", ["System", pytest.param("Jemalloc", marks=pytest.mark.needs_jemalloc)]
+)
+def test_native_adaptors(name, upstream):
+    make, capabilities = NATIVE[name]
+    testing.run_conformance_test(
+        lambda: make(getattr(alloc, upstream)), capabilities=capabilities, settings=FEW
+    )
 
 
 def test_all_adaptors_agree(backend):

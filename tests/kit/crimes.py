@@ -13,7 +13,9 @@ from alloc import adaptors
 DEFENCES = {
     "guard": lambda: adaptors.Guard(alloc.System(), policy="abort"),
     "guard_arena": lambda: adaptors.Guard(alloc.Arena(), policy="abort"),
-    "guard_pages": lambda: adaptors.SampledGuard(alloc.System(), every=1, policy="abort"),
+    "guard_pages": lambda: adaptors.SampledGuard(
+        alloc.System(), every=1, room=1 << 20, policy="abort"
+    ),
     "system": lambda: alloc.System(),
     "jemalloc": lambda: alloc.Jemalloc(),
 }

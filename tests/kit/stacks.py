@@ -19,6 +19,18 @@ def logged(upstream, format):
     return log
 
 
+# Those over native upstreams only.
+NATIVE = {
+    "sampled": (lambda make: adaptors.SampledGuard(make(), every=3, slots=16), WHOLE),
+    "statistics of sampled": (
+        lambda make: adaptors.Statistics(adaptors.SampledGuard(make(), every=1, slots=8)),
+        WHOLE,
+    ),
+    "statistics of a pool": (
+        lambda make: adaptors.Statistics(alloc.Pool(512, align=64, upstream=make())),
+        Capabilities(bounded=True, max_size=512, max_align=64),
+    ),
+}
 # name: (what makes it of a maker of upstreams, its capabilities)
 ADAPTORS = {
     "forwarding": (lambda make: adaptors.Forwarding(make()), WHOLE),

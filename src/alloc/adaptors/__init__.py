@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .limiting import Limiting as Limiting
     from .locked import Locked as Locked
     from .logging import Logging as Logging
+    from .sampled import SampledGuard as SampledGuard
     from .statistics import Counts as Counts
     from .statistics import Statistics as Statistics
     from .tracking import Tracking as Tracking
@@ -52,6 +53,7 @@ _HOMES = {
     "Locked": "locked",
     "Logging": "logging",
     "Overrun": "crimes",
+    "SampledGuard": "sampled",
     "SizeMismatch": "crimes",
     "Statistics": "statistics",
     "Tracking": "tracking",
@@ -77,6 +79,7 @@ __all__ = [
     "Locked",
     "Logging",
     "Overrun",
+    "SampledGuard",
     "SizeMismatch",
     "Statistics",
     "Tracking",

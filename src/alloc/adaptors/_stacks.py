@@ -37,3 +37,8 @@ def lines(stack: Stack) -> list[str]:
 def text(stack: Stack, indent: str = "    ") -> str:
     """One line for each frame."""
     return "\n".join(indent + line for line in lines(stack)) or f"{indent}(no Python frame)"
+
+
+def take_text(depth: int = 8) -> str:
+    """A stack as text at once, for memory that C code reads."""
+    return text(take(depth)) + "\n"

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from alloc.protocols import Allocator
 
     from ._stacks import Stack
+    from .sampled import SampledGuard
 
 POLICIES = ("raise", "warn", "collect", "abort")
 ZONE_BYTE = 0xFB
@@ -357,7 +358,7 @@ class Guard(Forwarding):
         return HeapStatistics(self.name, allocated=allocated, mapped=mapped, blocks=len(live))
 
 
-_guards: weakref.WeakSet[Guard] = weakref.WeakSet()
+_guards: weakref.WeakSet[Guard | SampledGuard] = weakref.WeakSet()
 
 
 def _at_exit() -> None:
@@ -367,7 +368,7 @@ def _at_exit() -> None:
             try:
                 guard.check()
             except Crime as crime:
-                sys.stderr.write(f"alloc.adaptors.Guard, at exit: {crime}\n")
+                sys.stderr.write(f"alloc.adaptors.{type(guard).__name__}, at exit: {crime}\n")
             else:
                 break
 

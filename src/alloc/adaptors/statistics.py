@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import wraps
 
 from alloc._record import Record
+from alloc._select import implementation
 from alloc.errors import HeapMisuseError
 
 from ._base import Forwarding
@@ -88,7 +89,6 @@ class Statistics:
     """
 
     upstream: Allocator
-    _meter: Meter
     _frames: list[tuple[int, ...]]
 
     def __new__(cls, upstream: Allocator) -> Statistics:
@@ -106,13 +106,13 @@ class Statistics:
     def counts(self) -> Counts:
         """Since the innermost `push`, or since the beginning."""
         frames = self._frames
-        return _since(self._meter.read(), frames[-1] if frames else (0,) * 6)
+        return _since(self._read(), frames[-1] if frames else (0,) * 6)
 
     def push(self) -> None:
         """Begin a part: `counts` is of it until the matching `pop`."""
-        numbers = self._meter.read()
+        numbers = self._read()
         self._frames.append(numbers)
-        self._meter.set_peaks(0, 0)
+        self._set_peaks(0, 0)
 
     def pop(self) -> Counts:
         """End the innermost part and return what it counted.
@@ -120,8 +120,8 @@ class Statistics:
         Raises ``IndexError`` where none was begun.
         """
         frame = self._frames.pop()
-        numbers = self._meter.read()
-        self._meter.set_peaks(max(frame[2], numbers[2]), max(frame[3], numbers[3]))
+        numbers = self._read()
+        self._set_peaks(max(frame[2], numbers[2]), max(frame[3], numbers[3]))
         return _since(numbers, frame)
 
     @contextmanager
@@ -151,7 +151,7 @@ class Statistics:
         """``allocated`` and ``blocks`` as counted here, whatever else uses the upstream."""
         from alloc._ledger import HeapStatistics
 
-        numbers = self._meter.read()
+        numbers = self._read()
         return HeapStatistics(self.upstream.name, allocated=numbers[0], blocks=numbers[1])
 
 
@@ -174,6 +174,12 @@ class PythonStatistics(Statistics, Forwarding):
         Forwarding.__init__(self, upstream)
         self._meter = Meter()
         self._frames = []
+
+    def _read(self) -> tuple[int, ...]:
+        return self._meter.read()
+
+    def _set_peaks(self, size: int, count: int) -> None:
+        self._meter.set_peaks(size, count)
 
     def _measure(self, address: int) -> int:
         try:
@@ -206,4 +212,11 @@ class PythonStatistics(Statistics, Forwarding):
 
 
 def _kind_for(upstream: Allocator) -> type[Statistics]:
+    if implementation == "cython":
+        from alloc._adaptors import is_native
+
+        if is_native(upstream):
+            from ._native import NativeStatistics
+
+            return NativeStatistics
     return PythonStatistics
