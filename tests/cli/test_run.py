@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
@@ -64,6 +65,8 @@ def place(tmp_path):
     (tmp_path / "directory" / "__main__.py").write_text(PROBE)
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.writestr("__main__.py", PROBE)
+    (tmp_path / "exploding").mkdir()
+    (tmp_path / "exploding" / "__main__.py").write_text(RAISE)
     (tmp_path / "link.py").symlink_to(tmp_path / "directory" / "__main__.py")
     return tmp_path
 
@@ -96,7 +99,10 @@ PROGRAMS = {
     "symbolic link": ["link.py"],
     "module": ["-m", "package.module", "x"],
     "package": ["-m", "package"],
+    "relative script": ["./script.py"],
+    "script from above": ["directory/../script.py"],
     "directory": ["directory", "a"],
+    "directory with a dot": ["./directory"],
     "zip file": ["archive.zip", "b"],
     "code": ["-c", PROBE, "c", "-d"],
 }
@@ -115,7 +121,9 @@ def test_a_program_sees_what_it_sees_under_python(place, kind, flags):
 
 
 @pytest.mark.parametrize(
-    "program", [["boom.py"], ["-m", "package.boom"], ["-c", "def f(): 1/0\nf()"]], ids=" ".join
+    "program",
+    [["boom.py"], ["-m", "package.boom"], ["exploding"], ["-c", "def f(): 1/0\nf()"]],
+    ids=" ".join,
 )
 def test_an_error_ends_it_with_the_same_traceback(place, program):
     if program[0] == "-c" and sys.version_info >= (3, 13):
@@ -160,7 +168,9 @@ def test_syntax_errors_and_missing_files(place):
     )
 
 
-def test_interrupt_ends_it_by_the_signal(place):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it(place, number):
+    # Ready once it sleeps: the traceback names the line.
     (place / "sleeps.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
     ends = []
     for command in (PLAIN, RUN):
@@ -168,10 +178,21 @@ def test_interrupt_ends_it_by_the_signal(place):
             [*command, "sleeps.py"], cwd=place, stdout=-1, stderr=-1, text=True
         )
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
+        while not asleep(process.pid):
+            time.sleep(0.01)
+        process.send_signal(number)
         _, err = process.communicate(timeout=30)
         ends.append((process.returncode, err))
-    assert ends[0] == ends[1] and ends[0][0] == -signal.SIGINT
+    assert ends[0] == ends[1] and ends[0][0] == -number
+
+
+def asleep(pid):
+    """Whether the initial thread waits on a clock and not for a lock or a file."""
+    with open(f"/proc/{pid}/wchan") as file:
+        if "nanosleep" in file.read():
+            return True
+    with open(f"/proc/{pid}/syscall") as file:
+        return file.read().split()[0] == "230"  # clock_nanosleep
 
 
 def test_compiled_files_run(place):
@@ -220,11 +241,61 @@ def test_a_refusal_does_not_stop_the_program(place):
     assert start([*RUN, "--install=off", "asks.py"], place)[:2] == (0, "()\n")
 
 
+def test_standard_input_is_a_program(place):
+    same(place, "-", "a", stdin=PROBE)
+    status, _, err = same(place, "-", stdin=RAISE)
+    assert status == 1 and '"<stdin>", line' in err
+    same(place, "-", flags=("-I",), stdin=PROBE)
+
+
+@pytest.mark.parametrize("code", ["x = 1", "x = 2; 1/0", "x = 3; raise SystemExit(4)"])
+@pytest.mark.parametrize("how", ["-i", "PYTHONINSPECT", "from inside"])
+def test_a_prompt_after_the_program_sees_its_names(place, code, how):
+    if how == "from inside":
+        code = f"import os; os.environ['PYTHONINSPECT'] = '1'; {code}"
+    (place / "leaves.py").write_text(code)
+    flags, env = (("-i",), {}) if how == "-i" else ((), {how: "1"} if " " not in how else {})
+    ends = [
+        start([*command, "leaves.py"], place, "print(x, __name__)\n", **env)
+        for command in ([*PLAIN, *flags], [PLAIN[0], *flags, *RUN[1:]])
+    ]
+    assert ends[0] == ends[1]
+    # Without a terminal only -i prompts.
+    assert ("__main__" in ends[0][1]) == (how == "-i")
+
+
 def test_a_console_script_of_this_python(place):
     plain = start([os.path.join(os.path.dirname(sys.executable), "pytest"), "--version"], place)
     assert start([*RUN, "pytest", "--version"], place) == plain and plain[0] == 0
     status, _, err = start([*RUN, "ls"], place)
     assert status == 2 and re.match(r"python -m alloc run: \S+ is not a script of this Python", err)
+
+
+@pytest.mark.parametrize(
+    ("head", "ours"),
+    [
+        ("#!{python}", True),
+        ("#! {python} -E", True),
+        ('#!"{python}" -s', True),
+        ("#!/bin/sh\n'''exec' {python} \"$0\" \"$@\"\n' '''", True),
+        ("#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''", True),
+        ("#!/usr/bin/env python", True),
+        ("#!{base}", False),
+        ("#!/bin/sh\necho", False),
+        ("print()", False),
+    ],
+)
+def test_scripts_on_path(place, head, ours):
+    base = os.path.realpath(sys.executable)
+    if os.path.dirname(base) == os.path.dirname(sys.executable):
+        pytest.fail("the tests want a virtual environment, as `make test` has it")
+    (place / "bin").mkdir()
+    script = place / "bin" / "hello"
+    script.write_text(head.format(python=sys.executable, base=base) + "\nprint('hello')\n")
+    script.chmod(0o755)
+    path = f"{place / 'bin'}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    status, out, err = start([*RUN, "hello"], place, PATH=path)
+    assert (status, out) == ((0, "hello\n") if ours else (2, "")), err
 
 
 @pytest.mark.parametrize(

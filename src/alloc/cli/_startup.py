@@ -7,11 +7,14 @@ import sysconfig
 NAME = "pyalloc-auto.pth"
 
 # One line, as site wants it.  Python starts whatever becomes of it: without alloc it
-# is silent, and an error is one line on stderr.
+# is silent, and an error is one line on stderr.  In a virtual environment site runs
+# it twice, and an error would be told twice: `sys` remembers it.
 LINE = (
     "import sys; exec('''"
     "try:\\n"
-    "    import alloc.auto\\n"
+    '    if not hasattr(sys, "_alloc_tried"):\\n'
+    "        sys._alloc_tried = True\\n"
+    "        import alloc.auto\\n"
     "except ModuleNotFoundError as error:\\n"
     '    if error.name != "alloc" and sys.stderr: sys.stderr.write(f"alloc: not started: {error}\\\\n")\\n'  # noqa: E501
     "except Exception as error:\\n"

@@ -8,10 +8,10 @@ usage: python -m alloc run [options] (SCRIPT | -m MODULE | -c CODE | COMMAND) [a
   --report FILE    write what was installed, as JSON, when the program ends
   -v, --verbose    say on stderr what was installed, or why not
 
-SCRIPT is a file, a directory or a zip file, as for python itself.  COMMAND is the name
-of a script on PATH that this Python runs, e.g. gunicorn.  Options of the interpreter go
-before: python -X dev -m alloc run app.py.  Where nothing can be installed the program
-runs all the same.
+SCRIPT is a file, a directory or a zip file, as for python itself, or - for standard
+input.  COMMAND is the name of a script of this Python, e.g. gunicorn.  Options of the
+interpreter go before: python -X dev -m alloc run app.py.  Where nothing can be
+installed the program runs all the same.
 """
 
 import os
@@ -29,7 +29,7 @@ def parse(arguments):
     """Options as a dict, kind of program, and the program with its arguments."""
     options = {"install": None, "preset": None, "numpy": True, "report": None, "verbose": False}
     rest = list(arguments)
-    while rest and rest[0].startswith("-") and rest[0] not in ("-m", "-c"):
+    while rest and rest[0].startswith("-") and rest[0] not in ("-m", "-c", "-"):
         word, equals, value = rest.pop(0).partition("=")
         if word == "--":
             break
@@ -57,27 +57,54 @@ def parse(arguments):
 
 
 def locate(program):
-    """The path of a script: as it stands, or a console script of this Python on PATH."""
-    if os.path.exists(program):
+    """The path of a script: as it stands, or a console script of this Python, which is
+    beside the interpreter or on PATH."""
+    if program == "-" or os.path.exists(program):
         return program
-    found = None
-    if os.path.dirname(program) == "":
-        import shutil
+    executable = sys.executable or "python"
+    if os.path.dirname(program) != "":
+        raise Usage(f"can't open file {program!r} ({executable}): no such file")
+    import shutil
+    import sysconfig
 
-        found = shutil.which(program)
+    scripts = sysconfig.get_path("scripts")
+    found = shutil.which(program, path=scripts) or shutil.which(program)
     if found is None:
-        executable = sys.executable or "python"
         raise Usage(f"can't open file {program!r} ({executable}): no such file or command")
     with open(found, "rb") as file:
-        head = file.read(512)
-    ours = {os.path.realpath(sys.executable)}
-    first = head.split(b"\n", 1)[0]
-    if first.startswith(b"#!/bin/sh") and b"'''exec'" in head:  # pip, where the path is long
-        first = b"#!" + head.split(b"'''exec'", 1)[1].strip().split(b"\n", 1)[0].strip(b" \"'")
-    interpreter = os.fsdecode(first[2:].strip().split(b'" "')[0].split(b" ")[0]).strip("\"'")
-    if not first.startswith(b"#!") or os.path.realpath(interpreter) not in ours:
-        raise Usage(f"{found} is not a script of this Python ({sys.executable})")
+        interpreter = interpreter_of(file.read(512))
+    if interpreter is None or not is_ours(interpreter):
+        raise Usage(f"{found} is not a script of this Python ({executable})")
     return found
+
+
+def interpreter_of(head):
+    """The program that a script's first bytes name, or ``None``."""
+    first, _, rest = head.partition(b"\n")
+    if first.startswith(b"#!/bin/sh") and rest.startswith(b"'''exec'"):
+        # What pip and distlib write where the path is long or has blanks.
+        first = b"#!" + rest[len(b"'''exec'") :].strip()
+    if not first.startswith(b"#!"):
+        return None
+    words = os.fsdecode(first[2:].strip())
+    if words.startswith('"'):
+        return words[1:].partition('"')[0]
+    name, _, rest = words.partition(" ")
+    if os.path.basename(name) == "env" and rest:
+        import shutil
+
+        return shutil.which(rest.split()[0])
+    return name or None
+
+
+def is_ours(interpreter):
+    """Whether it is this Python, of this environment: an environment's interpreter is a
+    link to one that others link to as well, so the directory counts too."""
+
+    def identity(path):
+        return os.path.realpath(path), os.path.realpath(os.path.dirname(path))
+
+    return identity(interpreter) == identity(sys.executable)
 
 
 def prepare(options):
@@ -124,14 +151,13 @@ def fresh_main():
 
 
 def execute(function, *arguments):
-    """Call what runs the program; an error's traceback begins with the program."""
+    """Call what runs the program; an error's traceback begins with the program, or with
+    the part of `runpy` that plain python shows as well."""
     try:
         return function(*arguments)
-    except SystemExit:
-        raise
-    except BaseException as error:
+    except BaseException as error:  # SystemExit too: shown where a prompt follows
         trace = error.__traceback__
-        while trace is not None and foreign(trace.tb_frame.f_code.co_filename):
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
         hook = sys.excepthook
 
@@ -144,13 +170,6 @@ def execute(function, *arguments):
 
         sys.excepthook = without_our_frames
         raise
-
-
-def foreign(filename):
-    """Whether a frame stands between the interpreter and the program."""
-    return filename == __file__ or (filename.startswith("<frozen ") and "runpy" in filename) or (
-        os.path.basename(filename) == "runpy.py"
-    )  # fmt: skip
 
 
 def run_code(text):
@@ -177,22 +196,48 @@ def is_package(path):
     return importer is not None and type(importer).__name__ in ("FileFinder", "zipimporter")
 
 
+def absolute(path):
+    """As the interpreter does it for ``__file__``: ``.`` and ``..`` stay."""
+    return os.path.join(os.getcwd(), path)
+
+
 def run_path(path):
     """As ``python path``."""
     safe = sys.flags.isolated or getattr(sys.flags, "safe_path", False)
-    if is_package(path):
+    if path == "-":
+        if not safe:
+            sys.path[0] = ""
+        execute(run_stdin)
+    elif is_package(path):
         import runpy
 
         if safe:
-            sys.path.insert(0, path)
+            sys.path.insert(0, absolute(path))
         else:
-            sys.path[0] = path
+            sys.path[0] = absolute(path)
         fresh_main()
         execute(runpy._run_module_as_main, "__main__", False)  # type: ignore[attr-defined]
+    else:
+        if not safe:
+            sys.path[0] = os.path.dirname(os.path.realpath(path))
+        execute(run_file, absolute(path))
+
+
+def run_stdin():
+    """The program that stands on standard input, or a prompt."""
+    names = fresh_main()
+    if sys.stdin is None:
         return
-    if not safe:
-        sys.path[0] = os.path.dirname(os.path.realpath(path))
-    execute(run_file, os.path.abspath(path))
+    names.update(__file__="<stdin>", __cached__=None)
+    if sys.stdin.isatty():
+        import code
+        from contextlib import suppress
+
+        with suppress(ImportError):
+            import readline  # noqa: F401 - the prompt's editing
+        code.interact(local=names, exitmsg="")
+    else:
+        exec(compile(sys.stdin.read(), "<stdin>", "exec", dont_inherit=True), names)
 
 
 def run_file(path):
