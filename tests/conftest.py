@@ -28,6 +28,8 @@ COMPONENTS = {
     "coverage": "coverage (pip install coverage)",
     "memray": "memray (pip install memray)",
     "pyspy": "py-spy (pip install py-spy) and the right to read another process",
+    "pybind11": "pybind11 (pip install pybind11) and a C++ compiler",
+    "rust": "rustc (Debian: apt-get install rustc)",
     "gevent": "gevent and greenlet (pip install gevent)",
     "unshare": "unshare and the right to make a mount namespace",
     "venv": "a Python that makes virtual environments",

@@ -26,7 +26,7 @@ REPORTING = f"{HOSTED}; report.emit()"
 
 SECONDS = 120
 
-PACKAGES = {"gdb": "gdb", "unshare": "util-linux"}
+PACKAGES = {"gdb": "gdb", "unshare": "util-linux", "rustc": "rustc"}
 """The package of each program that these tests start."""
 
 
