@@ -21,6 +21,7 @@ from operator import index
 from ._arena_heap import HISTORY, Heap
 from ._arena_lease import Lease
 from ._arena_memory import MASK, Root
+from ._exchanged import Exchanged
 from .errors import (
     DoubleFreeError,
     HeapMisuseError,
@@ -43,7 +44,7 @@ _new = object.__new__
 _SIXTEEN = DEFAULT_ALIGN
 
 
-class Block:
+class Block(Exchanged):
     """Memory of an Arena; the `alloc.protocols.Block` contract.
 
     Exports a buffer from Python 3.12 on; ``.view`` is there everywhere.

@@ -162,6 +162,27 @@ cdef class Block:
     def __releasebuffer__(self, Py_buffer *buffer):
         self.exports -= 1
 
+    @property
+    def __array_interface__(self):
+        from alloc._exchange import array_interface
+
+        return array_interface(self)
+
+    def __dlpack__(self, **options):
+        from alloc._dlpack import export
+
+        return export(self, **options)
+
+    def __dlpack_device__(self):
+        from alloc._dlpack import DEVICE
+
+        return DEVICE
+
+    def __reduce_ex__(self, protocol):
+        from alloc._exchange import reduce
+
+        return reduce(self, protocol)
+
     def __repr__(self):
         if self.ptr is NULL:
             return "<alloc.Block, freed>"

@@ -5,11 +5,15 @@ Imported late by the blocks of both implementations.
 
 from __future__ import annotations
 
+from operator import index
+
+from ._exchanged import Exchanged
 from ._select import backend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, SupportsIndex
 
     from .protocols import Block
 
@@ -23,22 +27,27 @@ def array_interface(block: Block) -> dict[str, object]:
     return {"version": 3, "shape": (block.size,), "typestr": "|u1", "data": block.view}
 
 
-def reduce(block: Block, protocol: int) -> tuple[Callable[..., Block], tuple[object, int]]:
+def reduce(
+    block: Block, protocol: SupportsIndex
+) -> tuple[Callable[..., Block], tuple[object, int]]:
     """How a block is pickled: from protocol 5 on without a copy, and out of band if asked."""
-    if protocol < 5:
+    if index(protocol) < 5:
         return rebuild, (bytes(block.view), block.align)
     from pickle import PickleBuffer
 
     return rebuild, (PickleBuffer(block.view), block.align)
 
 
-def rebuild(buffer: Block | bytes | bytearray | memoryview, align: int) -> Block:
+def rebuild(buffer: Any, align: int) -> Block:
     """A block of the current allocator with these bytes.
 
     A block that was itself handed over as the out-of-band buffer is returned as it is.
     """
-    if isinstance(buffer, backend.Block) and buffer.align >= align:
-        return buffer
+    if isinstance(buffer, (backend.Block, Exchanged)):
+        found: Block = buffer  # type: ignore[assignment]
+        if found.align >= align:
+            return found
+        buffer = found.view
     with memoryview(buffer) as view, view.cast("B") as source:
         block = backend.allocate(source.nbytes, align)
         if source.nbytes:

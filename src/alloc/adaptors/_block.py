@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from weakref import ref
 
+from alloc._exchanged import Exchanged
 from alloc.errors import DoubleFreeError, UseAfterFreeError
 from alloc.layout import EMPTY_ADDRESS, Layout, check
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _EMPTY = EMPTY_ADDRESS
 
 
-class Block:
+class Block(Exchanged):
     """Memory with an owner; the `alloc.protocols.Block` contract.
 
     Exports a buffer from Python 3.12 on; ``.view`` is there everywhere, and keeps
