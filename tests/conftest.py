@@ -29,6 +29,7 @@ COMPONENTS = {
     "memray": "memray (pip install memray)",
     "pyspy": "py-spy (pip install py-spy) and the right to read another process",
     "pybind11": "pybind11 (pip install pybind11) and a C++ compiler",
+    "rich": "rich (pip install rich)",
     "rust": "rustc (Debian: apt-get install rustc)",
     "gevent": "gevent and greenlet (pip install gevent)",
     "unshare": "unshare and the right to make a mount namespace",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -38,10 +39,62 @@ def test_help_lists_the_commands():
 def test_info_for_people_and_as_json():
     status, out, _ = alloc_command("info")
     assert status == 0 and "allocator  jemalloc" in out and "BAD" not in out
+    assert "evidence   Py_BytesMain" in out and re.search(r"jemalloc +5\.", out)
+    assert "option     dirty_decay_ms=500  (build)" in out and "tcache=True" not in out
+    assert "option     tcache=True  (default)" in alloc_command("info", "--options")[1]
     status, out, _ = alloc_command("info", "--json", ALLOC_DEFAULT="system")
     found = json.loads(out)
     assert status == 0 and found["ok"] and found["decision"]["allocator"] == "system"
     assert found["environment"] == {"ALLOC_DEFAULT": "system"}
+    assert found["system"]["page_size"] == os.sysconf("SC_PAGE_SIZE")
+    assert found["system"]["huge_pages"]["enabled"] in ("always", "madvise", "never")
+    assert found["backends"]["jemalloc"]["serves"] and found["backends"]["system"]["libc"]
+
+
+def test_info_tells_options_origin_and_what_was_rejected():
+    conf = "narenas:3,dirty_decay_ms:nonsense"
+    found = json.loads(alloc_command("info", "--json", JE_MALLOC_CONF=conf)[1])
+    options = {option["name"]: option for option in found["options"]["private"]}
+    assert options["narenas"]["value"] == 3 and options["narenas"]["origin"] == "environment"
+    assert options["dirty_decay_ms"]["rejected"] and options["dirty_decay_ms"]["value"] == 500
+    assert found["system"]["variables"]["JE_MALLOC_CONF"] == conf
+    out = alloc_command("info", JE_MALLOC_CONF=conf)[1]
+    assert re.search(r"rejected +dirty_decay_ms=500  \(environment\): nonsense was asked for", out)
+
+
+def test_info_says_what_is_preloaded():
+    import jemalloc_sys
+
+    library = jemalloc_sys.get_library("preload")
+    found = json.loads(alloc_command("info", "--json", LD_PRELOAD=f"{library}:/no/such.so")[1])
+    here = {each["library"]: each["mapped"] for each in found["system"]["preloaded"]}
+    assert here == {library: True, "/no/such.so": False}
+    assert "preloaded" in found["options"]
+    out = alloc_command("info", LD_PRELOAD="/no/such.so")[1]
+    assert "preloaded  /no/such.so (warning: not in this process)" in out
+
+
+def test_a_check_that_fails_is_the_status():
+    code = (
+        "import alloc, sys\n"
+        "from alloc.cli import info\n"
+        "bad = alloc.Verification((alloc.Check('a claim', False, 'it does not hold'),))\n"
+        "alloc.verify = lambda: bad\n"
+        "sys.exit(info.main(sys.argv[1:]))"
+    )
+    for words in ([], ["--json"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert done.returncode == 1 and "it does not hold" in done.stdout
+
+
+def test_a_reader_that_leaves_is_no_error():
+    code = "import sys; sys.argv[1:] = ['info', '--options']; from alloc.cli import main; main()"
+    reader, writer = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=writer, stderr=-1)
+    os.close(writer)
+    os.close(reader)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and err == b""
 
 
 def test_the_console_script_is_there():

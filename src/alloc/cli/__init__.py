@@ -4,7 +4,8 @@ A command is a module of this package with a docstring of one line, which is its
 help, and ``main(arguments) -> status``.  Nothing is imported for one command that
 belongs to another: `run` must not disturb the program that it starts.
 
-Exit status: 0 done, 1 refused or failed, 2 wrong usage; `run`: that of the program.
+Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted; `run`: that of
+the program, and 125 if it was not handed over to.  docs/cli.md has them by command.
 """
 
 import sys
@@ -36,11 +37,34 @@ def main(arguments=None):
         print(usage())
         sys.exit(0 if arguments else 2)
     name = arguments[0]
+    if name in ("-V", "--version"):
+        from alloc import __version__
+
+        print(f"pyalloc {__version__}")
+        sys.exit(0)
     if not name.isidentifier() or name.startswith("_") or name not in commands():
         known = ", ".join(commands())
         print(f"python -m alloc: no command {name!r}: use one of {known}", file=sys.stderr)
         sys.exit(2)
     module = __import__(f"{__name__}.{name}", fromlist=["main"])
-    status = module.main(arguments[1:])
+    # `run` gets no frame and no handler of ours around the program.
+    status = module.main(arguments[1:]) if name == "run" else _guarded(module, arguments[1:])
     if status is not None:
         sys.exit(status)
+
+
+def _guarded(module, arguments):
+    """A command that is interrupted, or whose reader has gone, ends without a traceback."""
+    try:
+        status = module.main(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        import os
+
+        # What is still buffered would raise again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

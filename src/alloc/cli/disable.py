@@ -1,33 +1,32 @@
 """undo `enable` for this environment
 
 usage: python -m alloc disable [--json]
+
+Exit status: 0 done, 1 refused, 2 wrong usage.
 """
 
 import os
 import sys
 
 from . import _startup
-from ._facts import as_json
+from ._facts import simple, write_json
 
 
 def main(arguments):
     """Remove the file."""
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(__doc__)
-        return 0
-    if arguments not in ([], ["--json"]):
-        print(f"python -m alloc disable: unknown arguments {arguments}", file=sys.stderr)
-        return 2
+    wanted = simple("disable", __doc__, arguments)
+    if not isinstance(wanted, bool):
+        return wanted
     path, was, trouble = _startup.path(), _startup.enabled(), None
     try:
         if was:
             os.unlink(path)
     except OSError as error:
         trouble = str(error)
-    if arguments:
-        print(as_json({"enabled": _startup.enabled(), "path": path, "error": trouble}), end="")
+    if wanted:
+        write_json({"enabled": _startup.enabled(), "path": path, "error": trouble})
     elif trouble is None:
         print(f"disabled for {sys.prefix}" if was else f"was not enabled for {sys.prefix}")
-    if trouble is not None and not arguments:
+    if trouble is not None and not wanted:
         print(f"python -m alloc disable: refused: {trouble}", file=sys.stderr)
     return 0 if trouble is None else 1

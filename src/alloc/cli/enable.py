@@ -2,6 +2,8 @@
 
 usage: python -m alloc enable [--json]
 
+Exit status: 0 done, 1 refused, 2 wrong usage.
+
 Writes one file, pyalloc-auto.pth, into this environment's site-packages: each Python
 that starts there does `import alloc.auto`.  Programs that embed a Python are left alone.
 ALLOC_INSTALL=off or ALLOC_DISABLE=1 turns it off for a process; `disable` removes it.
@@ -10,17 +12,14 @@ ALLOC_INSTALL=off or ALLOC_DISABLE=1 turns it off for a process; `disable` remov
 import sys
 
 from . import _startup
-from ._facts import as_json
+from ._facts import simple, write_json
 
 
 def main(arguments):
     """Write the file."""
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(__doc__)
-        return 0
-    if arguments not in ([], ["--json"]):
-        print(f"python -m alloc enable: unknown arguments {arguments}", file=sys.stderr)
-        return 2
+    wanted = simple("enable", __doc__, arguments)
+    if not isinstance(wanted, bool):
+        return wanted
     path = _startup.path()
     trouble = _startup.managed()
     if trouble is None:
@@ -29,10 +28,10 @@ def main(arguments):
                 file.write(_startup.LINE)
         except OSError as error:
             trouble = str(error)
-    if arguments:
-        print(as_json({"enabled": _startup.enabled(), "path": path, "error": trouble}), end="")
+    if wanted:
+        write_json({"enabled": _startup.enabled(), "path": path, "error": trouble})
     elif trouble is None:
         print(f"enabled for {sys.prefix}: {path}")
-    if trouble is not None and not arguments:
+    if trouble is not None and not wanted:
         print(f"python -m alloc enable: refused: {trouble}", file=sys.stderr)
     return 0 if trouble is None else 1

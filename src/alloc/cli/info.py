@@ -1,35 +1,93 @@
 """what was decided in this environment, why, and whether it holds
 
-usage: python -m alloc info [--json]
+usage: python -m alloc info [--json] [--options]
 
-For bug reports.  Exit status 1 if a check of verify() fails.
+  --options   all options of jemalloc, not only those that somebody set
+
+For bug reports: the decision and its evidence, backends and versions, what the machine
+and the environment say, what is preloaded, jemalloc's options with who set each, and the
+checks of verify().
+
+Exit status: 0 all checks hold, 1 one does not, 2 wrong usage.
 """
 
-import os
 import platform
 import sys
 
 import alloc
 
-from . import _startup
-from ._facts import as_json
-
-
-def first_line(path):
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.readline().strip()
-    except OSError:
-        return None
+from . import _show, _startup, _system
+from ._facts import write_json
 
 
 def version_of(name):
+    """Of an installed distribution, or ``None``."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def backends():
+    """Each backend: whether it can serve, its version, where it is."""
+    return {"system": _system_backend(), "jemalloc": _jemalloc(), "arena": {"serves": True}}
+
+
+def _system_backend():
+    trouble = alloc.facts().core_error
+    if trouble is not None:
+        return {"serves": False, "trouble": trouble}
+    name, version = platform.libc_ver()
+    return {
+        "serves": True,
+        "malloc": alloc.facts().malloc,
+        "libc": f"{name} {version}".strip() or None,
+    }
+
+
+def _jemalloc():
+    try:
+        found = alloc.Jemalloc()
+    except alloc.BackendUnavailableError as error:
+        return {"serves": False, "trouble": str(error)}
+    base, size = found.range
+    return {
+        "serves": found.degraded is None,
+        "trouble": found.degraded,
+        "version": alloc.jemalloc.read("version"),
+        "library": alloc.facts().jemalloc or _library(),
+        "range": [base, size],
+        "build": _build(),
+    }
+
+
+def _library():
+    from alloc._locate import jemalloc_library
+
+    return jemalloc_library()
+
+
+def _build():
+    try:
+        import jemalloc_sys
+
+        found = jemalloc_sys.build_info()
+    except (ImportError, OSError, ValueError):
+        return None
+    return {name: found.get(name) for name in ("jemalloc", "target", "compiler", "lg_page")}
+
+
+def options():
+    """jemalloc's options in force, and those of a preloaded one."""
+    found = {}
+    for provider in ("private", "preloaded"):
+        try:
+            found[provider] = list(alloc.jemalloc.Control(provider).options().values())
+        except alloc.BackendUnavailableError:
+            continue
+    return found
 
 
 def collect():
@@ -41,34 +99,89 @@ def collect():
         "versions": {
             "pyalloc": version_of("pyalloc"),
             "jemalloc-sys": version_of("jemalloc-sys"),
+            "numpy": version_of("numpy"),
             "implementation": alloc.implementation,
             "python": sys.version.replace("\n", " "),
+            "executable": sys.executable,
             "platform": platform.platform(),
         },
         "decision": alloc.decision(),
+        "backends": backends(),
         "installed": alloc.installed(),
         "enabled": _startup.path() if _startup.enabled() else None,
         "environment": _environ.environ,
-        "preloaded": os.environ.get("LD_PRELOAD"),
-        "page_size": os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None,
-        "huge_pages": first_line("/sys/kernel/mm/transparent_hugepage/enabled"),
+        "system": _system.describe(),
+        "options": options(),
         "checks": [*checks.checks],
         "ok": checks.ok,
     }
 
 
-def text(found):
+def machine(found):
+    """Pairs for the lines on the machine."""
+    huge = ", ".join(f"{name} {value}" for name, value in found["huge_pages"].items())
+    pairs = [
+        ("memory", f"{_size(found['memory'])}, {found['processors']} processors"),
+        ("page size", f"{found['page_size']} bytes, huge pages: {huge or 'not known'}"),
+    ]
+    for name, what in (("memory_limit", "control group"), ("address_limit", "ulimit -v")):
+        if found[name] is not None:
+            pairs.append(("limit", f"{_size(found[name])} ({what})"))
+    if found["overcommit"] == "2":
+        pairs.append(("limit", "the kernel does not overcommit (vm.overcommit_memory=2)"))
+    for each in found["preloaded"]:
+        state = "" if each["mapped"] else " (warning: not in this process)"
+        pairs.append(("preloaded", each["library"] + state))
+    return pairs + [("variable", f"{name}={value}") for name, value in found["variables"].items()]
+
+
+def _size(value):
+    return "?" if value is None else f"{value / 2**30:.1f} GiB"
+
+
+def _backend_line(found):
+    if not found["serves"]:
+        return f"warning: cannot serve: {found['trouble']}"
+    parts = [found.get("version"), found.get("libc"), found.get("library") or found.get("malloc")]
+    return ", ".join(part for part in parts if part) or "there"
+
+
+def _option_pairs(found, everything):
+    for option in found:
+        if not everything and option.origin == "default" and option.now is None:
+            continue
+        value = option.requested if option.value is None else option.value
+        text = f"{option.name}={value}  ({option.origin})"
+        if option.now is not None:
+            text += f", now {option.now}"
+        yield ("rejected", f"{text}: {option.requested} was asked for") if option.rejected else (
+            "option", text
+        )  # fmt: skip
+
+
+def _lines(record):
+    """The text of a record as pairs: its lines begin with a name of ten letters."""
+    return [(line[:10].strip(), line[10:].strip()) for line in str(record).splitlines()]
+
+
+def show(found, everything):
     """The same for people."""
-    lines = [f"{name:10} {value}" for name, value in found["versions"].items()]
-    lines += [f"page size  {found['page_size']} bytes, huge pages: {found['huge_pages']}"]
-    if found["preloaded"]:
-        lines.append(f"preloaded  {found['preloaded']}")
-    lines += [f"override   {name}={value}" for name, value in found["environment"].items()]
-    lines += ["", str(found["decision"]), "", str(found["installed"])]
-    lines.append(f"start-up   {found['enabled'] or 'not enabled for this environment'}")
-    lines.append("")
-    lines += [f"{'ok ' if c.ok else 'BAD'}        {c.name}: {c.detail}" for c in found["checks"]]
-    return "\n".join(lines)
+    _show.facts(found["versions"].items())
+    print()
+    _show.facts(machine(found["system"]))
+    print()
+    _show.facts(_lines(found["decision"]))
+    print()
+    _show.facts((name, _backend_line(each)) for name, each in found["backends"].items())
+    for provider, entries in found["options"].items():
+        print()
+        title = f"options of the {provider} jemalloc" + ("" if everything else " that were set")
+        _show.facts(_option_pairs(entries, everything), title)
+    print()
+    startup = found["enabled"] or "not enabled for this environment"
+    _show.facts([*_lines(found["installed"]), ("start-up", startup)])
+    print()
+    _show.facts(("ok" if c.ok else "BAD", f"{c.name}: {c.detail}") for c in found["checks"])
 
 
 def main(arguments):
@@ -76,9 +189,14 @@ def main(arguments):
     if arguments[:1] in (["-h"], ["--help"]):
         print(__doc__)
         return 0
-    if arguments not in ([], ["--json"]):
-        print(f"python -m alloc info: unknown arguments {arguments}", file=sys.stderr)
+    unknown = set(arguments) - {"--json", "--options"}
+    if unknown:
+        text = " ".join(sorted(unknown))
+        print(f"python -m alloc info: unknown arguments: {text}", file=sys.stderr)
         return 2
     found = collect()
-    print(as_json(found) if arguments else text(found), end="" if arguments else "\n")
+    if "--json" in arguments:
+        write_json(found)
+    else:
+        show(found, "--options" in arguments)
     return 0 if found["ok"] else 1

@@ -23,6 +23,8 @@ import subprocess
 import sys
 import time
 
+from . import _show
+
 GRANT, ZEROED, RESIZE, REGRANT, RELEASE = range(5)
 
 
@@ -187,37 +189,41 @@ def in_a_process(path, text, rounds):
     return json.loads(done.stdout)
 
 
-def table(trace, results):
+def show(trace, results):
     """The same for people."""
     count = len(trace.operations)
-    lines = [
+    _show.say(
         f"{count} operations of {len(trace.threads)} thread(s), "
         f"at most {trace.peak / 2**20:.2f} MiB live"
-    ]
+    )
     for number, what in (
         (trace.leaked, "blocks were never freed"),
         (trace.refused, "requests were refused when it was logged; left out"),
         (trace.unknown, "operations on blocks older than the log; left out"),
     ):
         if number:
-            lines.append(f"{number} {what}")
-    width = max(9, *(len(one["allocator"]) for one in results))
-    lines += ["", f"{'allocator':{width}}  ns/operation    ratio  peak MiB  end MiB  fragmentation"]
+            _show.say(f"{number} {what}")
+    print()
+    head = ["allocator", "ns/operation", "ratio", "peak MiB", "end MiB", "fragmentation"]
+    refusals = any(one.get("refused") for one in results)
+    head += ["refused"] * refusals
     times = [one["seconds"] for one in results if "error" not in one]
+    rows = []
     for one in results:
         if "error" in one:
-            lines.append(f"{one['allocator']:{width}}  failed: {one['error']}")
+            rows.append([one["allocator"], f"failed: {one['error']}"])
             continue
-        each = one["seconds"] / max(1, count) * 1e9
-        row = f"{one['allocator']:{width}}  {each:12.0f}  {one['seconds'] / times[0]:7.2f}"
-        if one["peak"] is None:
-            row += "         ?        ?              ?"
-        else:
-            ratio = one["fragmentation"]
-            row += f"  {one['peak'] / 2**20:8.2f}  {one['end'] / 2**20:7.2f}"
-            row += f"  {ratio:13.2f}" if ratio is not None else "              -"
-        lines.append(row + (f"  {one['refused']} refused" if one["refused"] else ""))
-    return "\n".join(lines)
+        ratio = one["fragmentation"]
+        rows.append([
+            one["allocator"],
+            f"{one['seconds'] / max(1, count) * 1e9:.0f}",
+            f"{one['seconds'] / times[0]:.2f}",
+            "?" if one["peak"] is None else f"{one['peak'] / 2**20:.2f}",
+            "?" if one["end"] is None else f"{one['end'] / 2**20:.2f}",
+            "-" if ratio is None else f"{ratio:.2f}",
+            *[one["refused"]] * refusals,
+        ])  # fmt: skip
+    _show.table(head, rows)
 
 
 def parse(arguments):
@@ -255,7 +261,11 @@ def main(arguments):
         print(f"python -m alloc replay: {error}", file=sys.stderr)
         return 2
     log = os.path.abspath(options.log)
-    results = [in_a_process(log, text, options.rounds) for text in options.on or backends()]
+    results = []
+    with _show.Progress() as progress:
+        for text in options.on or backends():
+            progress(f"replay: {text}")
+            results.append(in_a_process(log, text, options.rounds))
     if options.json:
         facts = {
             "operations": len(trace.operations),
@@ -267,5 +277,5 @@ def main(arguments):
         }
         print(json.dumps({"log": facts, "results": results}, indent=2))
     else:
-        print(table(trace, results))
+        show(trace, results)
     return 1 if any("error" in one for one in results) else 0
