@@ -123,6 +123,14 @@ def decision() -> Decision:
     return _state[1]
 
 
+def prefer(name: str) -> None:
+    """As if the process had been started with ``ALLOC_DEFAULT=name``: for the command
+    line, before the program begins.  What the program declares comes first, as ever."""
+    if host is None and _state[2] is None:
+        environ["ALLOC_DEFAULT"] = name
+        _choose_default()
+
+
 def facts() -> Facts:
     """The facts that `decision` rests on."""
     return _state[0]

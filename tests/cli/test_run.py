@@ -49,6 +49,7 @@ outer()
 
 PLAIN = [sys.executable]
 RUN = [sys.executable, "-m", "alloc", "run"]
+PROCESS = [*RUN, "--scope", "process"]
 
 
 @pytest.fixture
@@ -88,8 +89,8 @@ def start(command, place, stdin=None, **env):
 
 def same(place, *program, flags=(), stdin=None):
     plain = start([*PLAIN, *flags, *program], place, stdin)
-    ours = start([PLAIN[0], *flags, *RUN[1:], *program], place, stdin)
-    assert ours == plain
+    for ours in (RUN, PROCESS):
+        assert start([PLAIN[0], *flags, *ours[1:], *program], place, stdin) == plain
     return plain
 
 
@@ -173,7 +174,7 @@ def test_a_signal_ends_it(place, number):
     # Ready once it sleeps: the traceback names the line.
     (place / "sleeps.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
     ends = []
-    for command in (PLAIN, RUN):
+    for command in (PLAIN, RUN, PROCESS):
         process = subprocess.Popen(
             [*command, "sleeps.py"], cwd=place, stdout=-1, stderr=-1, text=True
         )
@@ -183,7 +184,7 @@ def test_a_signal_ends_it(place, number):
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
         ends.append((process.returncode, err))
-    assert ends[0] == ends[1] and ends[0][0] == -number
+    assert ends[0] == ends[1] == ends[2] and ends[0][0] == -number
 
 
 def asleep(pid):
@@ -257,9 +258,13 @@ def test_a_prompt_after_the_program_sees_its_names(place, code, how):
     flags, env = (("-i",), {}) if how == "-i" else ((), {how: "1"} if " " not in how else {})
     ends = [
         start([*command, "leaves.py"], place, "print(x, __name__)\n", **env)
-        for command in ([*PLAIN, *flags], [PLAIN[0], *flags, *RUN[1:]])
+        for command in (
+            [*PLAIN, *flags],
+            [PLAIN[0], *flags, *RUN[1:]],
+            [PLAIN[0], *flags, *PROCESS[1:]],
+        )
     ]
-    assert ends[0] == ends[1]
+    assert ends[0] == ends[1] == ends[2]
     # Without a terminal only -i prompts.
     assert ("__main__" in ends[0][1]) == (how == "-i")
 
@@ -267,6 +272,7 @@ def test_a_prompt_after_the_program_sees_its_names(place, code, how):
 def test_a_console_script_of_this_python(place):
     plain = start([os.path.join(os.path.dirname(sys.executable), "pytest"), "--version"], place)
     assert start([*RUN, "pytest", "--version"], place) == plain and plain[0] == 0
+    assert start([*PROCESS, "pytest", "--version"], place) == plain
     status, _, err = start([*RUN, "ls"], place)
     assert status == 2 and re.match(r"python -m alloc run: \S+ is not a script of this Python", err)
 
@@ -306,6 +312,25 @@ def test_scripts_on_path(place, head, ours):
         (["--preset"], "--preset needs a value"),
         (["--fast", "x.py"], "unknown option --fast"),
         (["-m"], "-m needs a value"),
+        (["--scope", "host", "x.py"], "--scope host: use one of python, process"),
+        (
+            ["--allocator=tcmalloc", "x.py"],
+            "--allocator tcmalloc: use one of system, jemalloc, arena",
+        ),
+        (
+            ["--scope=process", "--install=arenas", "x.py"],
+            "--scope process with --install arenas: use hybrid or full",
+        ),
+        (["--children", "x.py"], "--children is for --scope process"),
+        (["--verbose=yes", "x.py"], "unknown option --verbose"),
+        (
+            ["--report", "no/such/r.json", "-c", "1"],
+            "--report no/such/r.json: No such file or directory",
+        ),
+        (
+            ["--report", "/proc/r.json", "-c", "1"],
+            "--report /proc/r.json: No such file or directory",
+        ),
     ],
 )
 def test_wrong_usage(place, words, message):

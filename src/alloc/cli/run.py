@@ -2,42 +2,62 @@
 
 usage: python -m alloc run [options] (SCRIPT | -m MODULE | -c CODE | COMMAND) [arguments]
 
-  --install MODE   hybrid, arenas, full, or off; without it ALLOC_INSTALL, else hybrid
-  --preset PRESET  balanced, throughput or low_memory; without it ALLOC_PRESET, else balanced
-  --no-numpy       leave NumPy's arrays where they are
-  --report FILE    write what was installed, as JSON, when the program ends
-  -v, --verbose    say on stderr what was installed, or why not
+  --install MODE    hybrid, arenas, full, or off; without it ALLOC_INSTALL, else hybrid
+  --preset PRESET   balanced, throughput or low_memory; without it ALLOC_PRESET, else balanced
+  --scope SCOPE     python (the default): the interpreter's memory moves, in process
+                    process: starts again with jemalloc as the process's malloc, so that
+                    C libraries' memory moves too; --install hybrid (pymalloc stays) or full
+  --children        process scope: programs that it starts get jemalloc as well
+  --allocator NAME  system, jemalloc or arena for alloc's own functions, as ALLOC_DEFAULT
+  --no-numpy        leave NumPy's arrays where they are
+  --report FILE     write decision, what was installed, the ledger, peak, time and exit
+                    status to FILE, as JSON, when the program ends
+  -v, --verbose     say on stderr what was installed, or why not; --json: as JSON
 
 SCRIPT is a file, a directory or a zip file, as for python itself, or - for standard
 input.  COMMAND is the name of a script of this Python, e.g. gunicorn.  Options of the
 interpreter go before: python -X dev -m alloc run app.py.  Where nothing can be
-installed the program runs all the same.
+installed the program runs all the same; process scope that cannot be had is refused.
+
+Exit status: the program's; 2 wrong usage, 125 process scope refused.
 """
 
 import os
 import sys
 
 MODES = ("hybrid", "arenas", "full", "off")
-PRESETS = ("balanced", "throughput", "low_memory")
+CHOICES = {
+    "install": MODES,
+    "preset": ("balanced", "throughput", "low_memory"),
+    "scope": ("python", "process"),
+    "allocator": ("system", "jemalloc", "arena"),
+}
+FLAGS = {"--no-numpy": "no_numpy", "--verbose": "verbose", "-v": "verbose"}
+FLAGS.update({"--json": "json", "--children": "children"})
+REFUSED = 125
+"""As ``env``, ``nohup`` and ``timeout`` have it: we failed, not the program."""
 
 
 class Usage(Exception):
     """What is wrong with the command line."""
 
 
+class Refused(Exception):
+    """Why the process's malloc cannot be jemalloc here."""
+
+
 def parse(arguments):
     """Options as a dict, kind of program, and the program with its arguments."""
-    options = {"install": None, "preset": None, "numpy": True, "report": None, "verbose": False}
+    options = dict.fromkeys((*CHOICES, "report"))
+    options.update(dict.fromkeys(FLAGS.values(), False))
     rest = list(arguments)
     while rest and rest[0].startswith("-") and rest[0] not in ("-m", "-c", "-"):
         word, equals, value = rest.pop(0).partition("=")
         if word == "--":
             break
-        if word == "--no-numpy":
-            options["numpy"] = False
-        elif word in ("-v", "--verbose"):
-            options["verbose"] = True
-        elif word in ("--install", "--preset", "--report"):
+        if word in FLAGS and not equals:
+            options[FLAGS[word]] = True
+        elif word[:2] == "--" and (word[2:] in CHOICES or word == "--report"):
             if not equals:
                 if not rest:
                     raise Usage(f"{word} needs a value")
@@ -45,9 +65,14 @@ def parse(arguments):
             options[word[2:]] = value
         else:
             raise Usage(f"unknown option {word}")
-    for name, known in (("install", MODES), ("preset", PRESETS)):
+    for name, known in CHOICES.items():
         if options[name] is not None and options[name] not in known:
             raise Usage(f"--{name} {options[name]}: use one of {', '.join(known)}")
+    process = options["scope"] == "process"
+    if process and options["install"] not in (None, "hybrid", "full"):
+        raise Usage(f"--scope process with --install {options['install']}: use hybrid or full")
+    if options["children"] and not process:
+        raise Usage("--children is for --scope process")
     if not rest:
         raise Usage("nothing to run")
     kind = {"-m": "module", "-c": "code"}.get(rest[0], "path")
@@ -107,30 +132,46 @@ def is_ours(interpreter):
     return identity(interpreter) == identity(sys.executable)
 
 
-def prepare(options):
-    """Install, before anything of the program is there."""
-    from alloc import install, installed
+report = None  # of this run, if one is wanted
 
-    mode = options["install"]
-    if mode == "off":
-        return
-    result = install(mode, options["numpy"], options["preset"])
-    if options["verbose"] and sys.stderr is not None:
-        print(f"alloc: {result}".replace("\n", "\nalloc: "), file=sys.stderr)
+
+def prepare(options, program):
+    """Install, before anything of the program is there."""
+    global report
+    scope = {"held": False}
+    if options["scope"] == "process":
+        from ._preload import enter
+
+        scope = enter(options)
+    if options["allocator"] is not None:
+        from alloc._default import prefer
+
+        prefer(options["allocator"])
     if options["report"] is not None:
         import atexit
 
-        path = os.path.abspath(options["report"])
-        process = os.getpid()
+        from ._report import Report
 
-        def write():
-            if os.getpid() == process:
-                from alloc.cli._facts import as_json
+        try:
+            report = Report(options["report"], program, scope)
+        except OSError as error:
+            raise Usage(f"--report {options['report']}: {error.strerror}") from None
+        # The first to be registered is the last to run.
+        atexit.register(report.finish)
+    from alloc import install, installed
 
-                with open(path, "w", encoding="utf-8") as file:
-                    file.write(as_json({"installed": installed()}))
+    if options["install"] != "off" and options["scope"] != "process":
+        install(options["install"], not options["no_numpy"], options["preset"])
+    if (options["verbose"] or options["json"]) and sys.stderr is not None:
+        if options["json"]:
+            from ._facts import as_json
 
-        atexit.register(write)
+            text = as_json({"installed": installed(), "scope": scope})
+        elif scope["held"]:
+            text = "alloc: jemalloc {version} serves malloc ({proof})\n".format(**scope)
+        else:
+            text = f"alloc: {scope.get('refused') or installed()}".replace("\n", "\nalloc: ") + "\n"
+        sys.stderr.write(text)
 
 
 def fresh_main():
@@ -154,8 +195,13 @@ def execute(function, *arguments):
     """Call what runs the program; an error's traceback begins with the program, or with
     the part of `runpy` that plain python shows as well."""
     try:
-        return function(*arguments)
+        result = function(*arguments)
+        if report is not None:
+            report.ends_with(None)
+        return result
     except BaseException as error:  # SystemExit too: shown where a prompt follows
+        if report is not None:
+            report.ends_with(error)
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
@@ -274,10 +320,13 @@ def main(arguments):
         options, kind, program = parse(arguments)
         if kind == "path":
             program[0] = locate(program[0])
+        prepare(options, program)
     except Usage as error:
         print(f"python -m alloc run: {error}", file=sys.stderr)
         return 2
-    prepare(options)
+    except Refused as error:
+        print(f"python -m alloc run: process scope is refused: {error}", file=sys.stderr)
+        return REFUSED
     sys.argv[:] = ["-c", *program[1:]] if kind == "code" else program
     {"code": run_code, "module": run_module, "path": run_path}[kind](program[0])
     return None
