@@ -122,7 +122,6 @@ class _State:
         self.preset: str | None = None
         self.since: float | None = None
         self.before = (0, 0)
-        self.background = False
         self.hooked = False
         self.refused: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
@@ -219,8 +218,7 @@ def _apply_preset(name: str) -> None:
         except OSError:
             pass  # an arena that nobody has used yet
     _route.control_number("arenas.dirty_decay_ms", decay)
-    _state.background = bool(preset["background"])
-    _background(_state.background)
+    _background(bool(preset["background"]))
     _route.huge_pages(name != "low_memory" and _asks_for_huge_pages())
 
 
@@ -234,32 +232,21 @@ def _asks_for_huge_pages() -> bool:
 
 
 def _background(on: bool) -> None:
-    """jemalloc's threads that purge: at most one for each CPU, started when needed."""
     try:
-        _route.control("background_thread", on)
-    except (KeyError, OSError) as error:
-        _state.background = False
+        _route.background(on)
+    except OSError as error:
         _state.notes += (f"no background threads: {error}",)
 
 
-def _before_fork() -> None:
-    # CPython 3.12 and newer warn of a fork with other threads about; these are none
-    # of the program's.
-    if _state.since is not None:
-        _route.keep(False)
-        if _state.background:
-            _background(False)
+def _new_lock() -> None:
+    """Its owner may be a thread that is not in this child."""
+    _state.lock = RLock()
 
 
-def _after_fork() -> None:
-    if _state.since is not None and not _route.orphan():
-        if _state.background:
-            _background(True)
-        _route.keep(True)
-
-
-def _at_exit() -> None:
-    _route.keep(False)
+def _ending() -> bool:
+    """Whether exit handlers run already, so that one set now would not."""
+    threading = sys.modules.get("threading")
+    return bool(getattr(threading, "_SHUTTING_DOWN", False))
 
 
 def _hook() -> None:
@@ -269,10 +256,18 @@ def _hook() -> None:
     _state.hooked = True
     import atexit
 
-    atexit.register(_at_exit)
+    _route.open_keeper()
+    if _ending():
+        _route.close_keeper()
+    atexit.register(_route.close_keeper)
+    # CPython 3.12 and newer warn of a fork with other threads about; ours are none of
+    # the program's.
     if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_new_lock)
         os.register_at_fork(
-            before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+            before=_route.fork_begins,
+            after_in_parent=_route.fork_ended,
+            after_in_child=_route.fork_ended,
         )
 
 
@@ -364,7 +359,6 @@ def _install(mode: str | None, numpy: bool, preset: str) -> Installed:
     _state.preset = preset
     _state.numpy = numpy
     _route_numpy(numpy)
-    _route.keep(True)
     if _route.traced():
         _state.notes += ("a tracer hooks malloc: while it does, new blocks go its way, to be seen",)
     result = installed()

@@ -92,12 +92,15 @@ cdef extern from "_c/pools.h":
 
 cdef extern from "_c/keeper.h":
     cdef struct keeper_state:
-        int running, enabled, orphan, refused
+        int running, orphan
         unsigned long looks, holds
     keeper_state keeper "alloc_keeper"
     int keeper_begin "alloc_keeper_begin"()
-    void keeper_stop "alloc_keeper_stop"() nogil
-    void keeper_wake "alloc_keeper_wake"()
+    void keeper_open "alloc_keeper_open"()
+    void keeper_close "alloc_keeper_close"() nogil
+    void keeper_pause "alloc_keeper_pause"() nogil
+    void keeper_resume "alloc_keeper_resume"()
+    int keeper_background "alloc_keeper_background"(int on)
     size_t keeper_thin_all "alloc_keeper_thin_all"(size_t index)
 
 
@@ -256,15 +259,42 @@ def numpy_attached():
 
 # --- the threads: ours, and jemalloc's ------------------------------------------------
 
-def keep(bint on):
-    """Let the keeper run, or stop it and wait for it."""
-    if on:
-        keeper.enabled = 1
-        if chunks.used or chunks.dirty.count:
-            keeper_wake()
-    else:
-        with nogil:
-            keeper_stop()
+# These are registered as they are: between two instructions of a Python function a
+# signal's handler might raise, and the threads would stay away.
+
+def open_keeper():
+    """An interpreter begins, or installs for the first time: the keeper may run."""
+    keeper_open()
+
+
+def close_keeper():
+    """The interpreter ends: no keeper any more."""
+    with nogil:
+        keeper_close()
+
+
+def fork_begins():
+    """Stop the threads and wait for them; several forks may be under way."""
+    with nogil:
+        keeper_pause()
+
+
+def fork_ended():
+    """They may come back when no fork is under way any more."""
+    keeper_resume()
+
+
+def background(bint on):
+    """jemalloc's threads that purge: at most one for each CPU, started when needed.
+
+    Not while a fork is under way, and not in a child that was forked from another
+    than the initial thread.  Raises ``OSError``."""
+    cdef int error
+    if je.mallctl is NULL:
+        return
+    error = keeper_background(on)
+    if error:
+        raise OSError(error, "jemalloc has no background threads")
 
 
 def keeping():

@@ -24,17 +24,36 @@
 #define ALLOC_LOOK_SHARE 200    /* at most one part in 200 of a core goes into looks */
 #define ALLOC_HOLD_NS 1000000   /* one hold of the GIL */
 
+/* Changed under the lock; `enabled`, `closed`, `orphan`, `paused` and `refused` are
+ * also read without it, by those who only want to know whether to take it. */
 static struct {
     pthread_mutex_t lock; /* before alloc_chunks.lock */
-    pthread_cond_t stir;
+    pthread_cond_t stir;  /* wakes the thread */
+    pthread_cond_t ended; /* wakes who waits for another that joins it */
     pthread_t thread;
-    int running, joinable, stop, stirred;
-    int enabled; /* installed, and the interpreter is not at its end */
-    int orphan;  /* forked from another than the initial thread */
+    unsigned generation; /* a thread whose own is another one has to end */
+    int there;           /* a thread was started and not joined */
+    int running;         /* and has not said its last word */
+    int joining;         /* somebody waits for its end */
+    int stirred;
+    int enabled;    /* installed */
+    int closed;     /* the interpreter is at its end: no thread any more */
+    int orphan;     /* forked from another than the initial thread */
+    int paused;     /* forks that are under way, each of them waits for no thread */
+    int background; /* jemalloc's threads are wanted as well */
     int from_initial;
     int refused; /* the system refused a thread; no further try */
     unsigned long looks, holds;
 } alloc_keeper = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+#define ALLOC_READ(field) __atomic_load_n(&alloc_keeper.field, __ATOMIC_ACQUIRE)
+#define ALLOC_WRITE(field, value) \
+    __atomic_store_n(&alloc_keeper.field, value, __ATOMIC_RELEASE)
+
+/* Whether threads may be there at all. */
+static int alloc_keeper_welcome(void) {
+    return !ALLOC_READ(closed) && !ALLOC_READ(orphan) && !ALLOC_READ(paused);
+}
 
 static int64_t alloc_now_ns(void) {
     struct timespec now;
@@ -92,13 +111,22 @@ static size_t alloc_keeper_look(int *moved) {
     return marked;
 }
 
-static void alloc_keeper_work(void) {
+/* Nothing of an interpreter that has begun to end is touched. */
+static int alloc_keeper_finalizing(void) {
+#if PY_VERSION_HEX >= 0x030D0000
+    return !Py_IsInitialized() || Py_IsFinalizing();
+#else
+    return !Py_IsInitialized() || _Py_IsFinalizing();
+#endif
+}
+
+static void alloc_keeper_work(unsigned generation) {
     void *interpreter = PyInterpreterState_Main();
     size_t index = 0;
     do {
         PyGILState_STATE state;
         struct timespec pause = {0, 5000000};
-        if (!alloc_keeper.enabled)
+        if (generation != ALLOC_READ(generation) || alloc_keeper_finalizing())
             return;
         state = PyGILState_Ensure();
         index = alloc_keeper_thin(index, interpreter, 0);
@@ -106,15 +134,37 @@ static void alloc_keeper_work(void) {
         alloc_keeper.holds++;
         if (index)
             nanosleep(&pause, NULL);
-    } while (index && !alloc_keeper.stop);
+    } while (index);
 }
 
-static void *alloc_keeper_main(void *unused) {
+/* One look, without the lock.  Returns how long it took, in ms times the share. */
+static int64_t alloc_keeper_round(unsigned generation, int *busy) {
+    int64_t took;
+    int moved = 0;
+    size_t marked;
+    took = alloc_now_ms();
+    pthread_mutex_lock(&alloc_chunks.lock);
+    alloc_chunks_clean(took - alloc_chunks.decay_ms, 0);
+    *busy |= alloc_chunks.dirty.count != 0;
+    pthread_mutex_unlock(&alloc_chunks.lock);
+    if (!alloc_pools.known)
+        return 0;
+    took = alloc_now_ns();
+    marked = alloc_keeper_look(&moved);
+    took = (alloc_now_ns() - took) / 1000000 * ALLOC_LOOK_SHARE;
+    if (marked)
+        alloc_keeper_work(generation);
+    *busy |= moved;
+    return took;
+}
+
+static void *alloc_keeper_main(void *argument) {
+    const unsigned generation = (unsigned)(uintptr_t)argument;
     int64_t interval = ALLOC_LOOK_MS;
     pthread_mutex_lock(&alloc_keeper.lock);
-    while (!alloc_keeper.stop) {
+    while (generation == alloc_keeper.generation) {
         struct timespec until;
-        int moved = 0, busy;
+        int busy;
         int64_t took;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += interval / 1000;
@@ -124,95 +174,142 @@ static void *alloc_keeper_main(void *unused) {
             until.tv_nsec -= 1000000000;
         }
         /* Only a long sleep is cut short; short ones collect what happens. */
-        while (!alloc_keeper.stop && !(alloc_keeper.stirred && interval > ALLOC_LOOK_MS) &&
+        while (generation == alloc_keeper.generation &&
+               !(alloc_keeper.stirred && interval > ALLOC_LOOK_MS) &&
                pthread_cond_timedwait(&alloc_keeper.stir, &alloc_keeper.lock, &until) == 0)
             continue;
-        if (alloc_keeper.stop)
+        if (generation != alloc_keeper.generation)
             break;
         busy = alloc_keeper.stirred;
         alloc_keeper.stirred = 0;
         pthread_mutex_unlock(&alloc_keeper.lock);
-
-        took = alloc_now_ms();
-        pthread_mutex_lock(&alloc_chunks.lock);
-        alloc_chunks_clean(took - alloc_chunks.decay_ms, 0);
-        busy |= alloc_chunks.dirty.count != 0;
-        pthread_mutex_unlock(&alloc_chunks.lock);
-        if (alloc_pools.known) {
-            size_t marked;
-            took = alloc_now_ns();
-            marked = alloc_keeper_look(&moved);
-            took = (alloc_now_ns() - took) / 1000000 * ALLOC_LOOK_SHARE;
-            if (marked)
-                alloc_keeper_work();
-        } else {
-            took = 0;
-        }
-        if (busy || moved)
+        took = alloc_keeper_round(generation, &busy);
+        if (busy)
             interval = ALLOC_LOOK_MS;
         else if (interval < ALLOC_LOOK_MOST_MS)
             interval *= 2;
         if (interval < took)
             interval = took;
-
         pthread_mutex_lock(&alloc_keeper.lock);
         if (!alloc_keeper.stirred && alloc_chunks.used == 0 && alloc_chunks.dirty.count == 0)
             break;
     }
-    alloc_keeper.running = 0;
+    /* One that was given up by alloc_keeper_open() is nobody's any more. */
+    if (alloc_keeper.there && pthread_equal(alloc_keeper.thread, pthread_self()))
+        alloc_keeper.running = 0;
     pthread_mutex_unlock(&alloc_keeper.lock);
-    return unused;
+    return NULL;
 }
 
-/* pre: alloc_keeper.lock.  A failure is remembered; then chunks are cleaned when
- * others are taken or given, and pools by trim(). */
+/* pre: the lock.  Wait until no thread is there, and nobody joins one.  The lock is
+ * released meanwhile. */
+static void alloc_keeper_join(void) {
+    while (alloc_keeper.there) {
+        pthread_t thread = alloc_keeper.thread;
+        if (alloc_keeper.joining) {
+            pthread_cond_wait(&alloc_keeper.ended, &alloc_keeper.lock);
+            continue;
+        }
+        alloc_keeper.joining = 1;
+        pthread_mutex_unlock(&alloc_keeper.lock);
+        pthread_join(thread, NULL);
+        pthread_mutex_lock(&alloc_keeper.lock);
+        alloc_keeper.joining = alloc_keeper.there = alloc_keeper.running = 0;
+        pthread_cond_broadcast(&alloc_keeper.ended);
+    }
+}
+
+/* pre: the lock, and no thread that runs.  A failure is remembered; then chunks are
+ * cleaned when others are taken or given, and pools by trim(). */
 static void alloc_keeper_start(void) {
     pthread_attr_t attributes;
     sigset_t all, before;
-    if (alloc_keeper.joinable) { /* it has ended by itself */
+    if (alloc_keeper.joining)
+        return; /* whoever stops it is to find none */
+    if (alloc_keeper.there) { /* it has ended by itself */
         pthread_join(alloc_keeper.thread, NULL);
-        alloc_keeper.joinable = 0;
+        alloc_keeper.there = 0;
     }
-    alloc_keeper.stop = 0;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, (size_t)256 << 10);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (pthread_create(&alloc_keeper.thread, &attributes, alloc_keeper_main, NULL) == 0)
-        alloc_keeper.running = alloc_keeper.joinable = 1;
+    if (pthread_create(&alloc_keeper.thread, &attributes, alloc_keeper_main,
+                       (void *)(uintptr_t)alloc_keeper.generation) == 0)
+        alloc_keeper.running = alloc_keeper.there = 1;
     else
-        alloc_keeper.refused = 1;
+        ALLOC_WRITE(refused, 1);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
 }
 
 /* A chunk came or went. */
 static void alloc_keeper_wake(void) {
-    if (!alloc_keeper.enabled || alloc_keeper.orphan || alloc_keeper.refused)
+    if (!ALLOC_READ(enabled) || ALLOC_READ(refused) || !alloc_keeper_welcome())
         return;
     pthread_mutex_lock(&alloc_keeper.lock);
     alloc_keeper.stirred = 1;
     if (alloc_keeper.running)
         pthread_cond_signal(&alloc_keeper.stir);
-    else if (alloc_keeper.enabled)
+    else if (alloc_keeper.enabled && alloc_keeper_welcome())
         alloc_keeper_start();
     pthread_mutex_unlock(&alloc_keeper.lock);
 }
 
+/* jemalloc's threads on or off, as far as they are welcome.  0, or an errno. */
+static int alloc_keeper_background(int on) {
+    unsigned char flag = on && alloc_keeper_welcome();
+    ALLOC_WRITE(background, on);
+    return alloc_je.mallctl("background_thread", NULL, NULL, &flag, 1);
+}
+
 /* Stop the thread and wait for it.  pre: not the GIL: the thread may want it. */
 static void alloc_keeper_stop(void) {
-    pthread_t thread;
-    int join;
     pthread_mutex_lock(&alloc_keeper.lock);
-    alloc_keeper.enabled = 0;
-    alloc_keeper.stop = 1;
+    __atomic_add_fetch(&alloc_keeper.generation, 1, __ATOMIC_ACQ_REL);
     pthread_cond_signal(&alloc_keeper.stir);
-    join = alloc_keeper.joinable;
-    thread = alloc_keeper.thread;
-    alloc_keeper.joinable = 0;
+    alloc_keeper_join();
     pthread_mutex_unlock(&alloc_keeper.lock);
-    if (join)
-        pthread_join(thread, NULL);
+}
+
+/* A fork begins: no threads, until as many forks have ended.  pre: not the GIL. */
+static void alloc_keeper_pause(void) {
+    unsigned char off = 0;
+    __atomic_add_fetch(&alloc_keeper.paused, 1, __ATOMIC_ACQ_REL);
+    alloc_keeper_stop();
+    if (ALLOC_READ(background))
+        alloc_je.mallctl("background_thread", NULL, NULL, &off, 1);
+}
+
+/* It has ended, in the parent.  pre: the GIL, so that no other fork begins meanwhile. */
+static void alloc_keeper_resume(void) {
+    if (ALLOC_READ(paused) && __atomic_sub_fetch(&alloc_keeper.paused, 1, __ATOMIC_ACQ_REL))
+        return;
+    if (ALLOC_READ(background))
+        alloc_keeper_background(1);
+    if (alloc_chunks.used || alloc_chunks.dirty.count)
+        alloc_keeper_wake();
+}
+
+/* No threads any more: the interpreter ends.  pre: not the GIL. */
+static void alloc_keeper_close(void) {
+    ALLOC_WRITE(closed, 1);
+    alloc_keeper_stop();
+}
+
+/* An interpreter begins.  A thread of an earlier one that could not be stopped in
+ * time hangs in the GIL for ever, or is gone: it is given up. */
+static void alloc_keeper_open(void) {
+    pthread_mutex_lock(&alloc_keeper.lock);
+    if (alloc_keeper.closed || !alloc_keeper.enabled) {
+        __atomic_add_fetch(&alloc_keeper.generation, 1, __ATOMIC_ACQ_REL);
+        if (alloc_keeper.there && !alloc_keeper.joining)
+            pthread_detach(alloc_keeper.thread);
+        alloc_keeper.there = alloc_keeper.running = 0;
+        ALLOC_WRITE(closed, 0);
+    }
+    ALLOC_WRITE(enabled, 1);
+    pthread_mutex_unlock(&alloc_keeper.lock);
 }
 
 static void alloc_fork_prepare(void) {
@@ -233,12 +330,16 @@ static void alloc_keeper_new_locks(void) {
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&alloc_keeper.stir, &attributes);
+    pthread_cond_init(&alloc_keeper.ended, NULL);
     pthread_condattr_destroy(&attributes);
 }
 
+/* Only the thread that forked is here: nobody else's fork is under way. */
 static void alloc_fork_child(void) {
     alloc_keeper_new_locks();
-    alloc_keeper.running = alloc_keeper.joinable = alloc_keeper.refused = 0;
+    alloc_keeper.there = alloc_keeper.running = alloc_keeper.joining = 0;
+    alloc_keeper.refused = 0;
+    alloc_keeper.paused = alloc_keeper.paused != 0;
     alloc_keeper.orphan = !alloc_keeper.from_initial;
 }
 

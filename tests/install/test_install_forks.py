@@ -1,0 +1,124 @@
+"""The threads that give memory back, across forks and at the interpreter's end."""
+
+import sys
+
+import pytest
+
+pytestmark = [
+    pytest.mark.needs_core,
+    pytest.mark.needs_jemalloc,
+    pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc"),
+]
+
+CHURN = """
+import alloc, faulthandler, os, threading, time, warnings
+from alloc import _route
+warnings.simplefilter('ignore')            # forks among threads of our own making
+faulthandler.dump_traceback_later(100, exit=True)
+def arenas(n=60_000):
+    held = [object() for _ in range(n)]
+def until(what):
+    for _ in range(200):
+        if what(): return True
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("forks", [1, 2, 4])
+def test_threads_that_fork_at_once(run, forks):
+    code = (
+        CHURN
+        + f"""
+alloc.install(numpy=False)
+failed = []
+def forking():
+    for n in range(40):
+        arenas()
+        pid = os.fork()
+        if pid == 0:
+            ok = alloc.installed().routed and not _route.keeping()
+            arenas()
+            os._exit(0 if ok and not _route.keeping() else 1)   # a child of a thread: no threads
+        if os.waitpid(pid, 0)[1]: failed.append(n)
+threads = [threading.Thread(target=forking) for _ in range({forks})]
+for t in threads: t.start()
+for t in threads: t.join()
+arenas()
+print(failed, until(_route.keeping), _route.control('background_thread'))
+"""
+    )
+    assert run(code) == "[] True True"
+
+
+def test_forks_while_another_thread_installs(run):
+    code = (
+        CHURN
+        + """
+import itertools
+alloc.install(numpy=False)
+stop = threading.Event()
+def installing():
+    for mode in itertools.cycle(['hybrid', 'full']):
+        alloc.install(mode, numpy=False); alloc.trim(); alloc.uninstall()
+        if stop.is_set(): break
+threads = [threading.Thread(target=installing) for _ in range(2)]
+for t in threads: t.start()
+for n in range(30):
+    pid = os.fork()
+    if pid == 0:
+        alloc.installed(); alloc.uninstall()
+        done = alloc.install(numpy=False)             # the lock of the parent's other thread
+        held = [object() for _ in range(300_000)]
+        if done.routed and until(_route.keeping): os._exit(0)
+        print(done, _route.figures(), flush=True); os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0, n
+stop.set()
+for t in threads: t.join()
+print(alloc.install(numpy=False).routed)
+"""
+    )
+    assert run(code) == "('raw', 'arenas')"
+
+
+def test_install_in_a_child_of_a_thread_starts_no_threads(run):
+    code = (
+        CHURN
+        + """
+def forks(out):
+    pid = os.fork()
+    if pid == 0:
+        alloc.install(numpy=False, preset='throughput')
+        held = [bytes(900) for _ in range(40_000)]; del held
+        arenas()
+        out.append(len(os.listdir('/proc/self/task')))
+        os._exit(out[0])
+    out.append(os.waitpid(pid, 0)[1] >> 8)
+out = []
+alloc.install(numpy=False)
+t = threading.Thread(target=forks, args=(out,)); t.start(); t.join()
+print(out)
+"""
+    )
+    assert run(code) == "[1]"
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_install_by_an_exit_handler_starts_no_thread(run, early):
+    """Handlers run last in, first out: one that was there before ours runs after it.
+    ``early``: installed before the end as well."""
+    code = (
+        CHURN
+        + f"""
+import atexit
+def late():
+    done = alloc.install(numpy=False)
+    arenas()
+    print(_route.keeping(), done.routed, flush=True)
+atexit.register(late)
+if {early}:
+    alloc.install(numpy=False)
+    arenas()
+    assert _route.keeping()
+"""
+    )
+    assert run(code) == "False ('raw', 'arenas')"
