@@ -547,22 +547,8 @@ def aligned_alloc(align, size):
 
 
 cdef object foreign_owner(object address):
-    # Those without exact answers claim whatever nobody is known to have: an adaptor
-    # over System would take an Arena's address.
-    claimed = None
-    for allocator in foreign:
-        granted = None
-        if isinstance(allocator, NativeAllocator):
-            granted = getattr(allocator, "granted", None)
-        if granted is not None:  # a host's, which may own by guess only
-            if granted(address):
-                return allocator
-        elif allocator.owns(address):
-            if "owns" in allocator.capabilities:
-                return allocator
-            if claimed is None or allocator is current_allocator():
-                claimed = allocator
-    return claimed
+    from alloc._owners import owner_among
+    return owner_among(address, foreign, current_allocator())
 
 
 cdef inline const alloc_table *owner_of(void *ptr) noexcept:

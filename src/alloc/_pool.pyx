@@ -97,6 +97,7 @@ cdef class Pool(NativeAllocator):
     cdef alloc_shared_pool shared
     cdef alloc_table own
     cdef Upstream up
+    carves = True
 
     def __cinit__(self, block_size, *, align=16, chunk=65536, limit=None, upstream=None):
         cdef size_t size, a

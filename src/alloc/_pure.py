@@ -6,6 +6,7 @@ from _thread import _local, allocate_lock
 from operator import index
 
 from ._arena import Arena, Block
+from ._owners import owner_among
 from .errors import BackendUnavailableError, InvalidFreeError
 from .layout import EMPTY_ADDRESS, check
 
@@ -177,13 +178,12 @@ def aligned_alloc(align: SupportsIndex, size: SupportsIndex) -> int:
 
 
 def _owner(address: int) -> Allocator:
-    """Whose the address is; the current allocator is asked first."""
     current = current_allocator()
-    if current.owns(address):
-        return current
-    for allocator in list(_known):
-        if allocator is not current and allocator.owns(address):
-            return allocator
+    owner = owner_among(address, list(_known), current)
+    if owner is None and current.owns(address):
+        owner = current
+    if owner is not None:
+        return owner
     if "checked" in getattr(current, "capabilities", ()):
         return current  # it names the crime
     raise InvalidFreeError(f"{address:#x} is not an address of any allocator of this process")

@@ -270,6 +270,7 @@ cdef class Bump:
 
     name = "bump"
     capabilities = frozenset(("checked", "owns", "resize"))
+    carves = True
 
     def __cinit__(self, *, chunk=65536, limit=None, upstream=None):
         cdef size_t size = to_chunk(chunk)

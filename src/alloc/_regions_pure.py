@@ -138,6 +138,7 @@ class Bump(Forwarding):
 
     name = "bump"
     capabilities = frozenset({"checked", "owns", "resize"})
+    carves = True
 
     def __init__(
         self,
@@ -427,6 +428,7 @@ class Pool(Forwarding):
 
     name = "pool"
     capabilities = frozenset({"checked", "owns"})
+    carves = True
 
     def __init__(
         self,

@@ -1,8 +1,6 @@
 """What each adaptor adds, over every backend."""
 
 import gc
-import subprocess
-import sys
 import threading
 import weakref
 
@@ -403,15 +401,3 @@ def test_names_are_complete():
     assert set(adaptors._HOMES) == set(adaptors.__all__)
     with pytest.raises(AttributeError):
         _ = adaptors.Nothing
-
-
-@pytest.mark.needs_core
-def test_the_pure_implementation_too():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--implementation",
-         "python", "-k", "arena", "tests/adaptors"],
-        env={**__import__("os").environ, "ALLOC_IMPLEMENTATION": "python"},
-        cwd=str(__import__("pathlib").Path(__file__).parents[2]),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr

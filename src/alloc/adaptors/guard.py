@@ -119,6 +119,8 @@ class Guard(Forwarding):
         self._lock = threading.RLock()
         _guards.add(self)
 
+    carves = True  # its addresses lie inside the upstream's blocks
+
     @property
     def capabilities(self) -> frozenset[str]:
         """``owns`` and ``checked``, whatever the upstream can."""

@@ -227,6 +227,8 @@ class Recorder:
         # Exact, because ``alloc.free()`` asks every allocator that was ever in force.
         return address in self.addresses or address in self.homes
 
+    granted = owns
+
     def statistics(self) -> HeapStatistics:
         return self.upstream.statistics()
 
