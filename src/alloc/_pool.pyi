@@ -9,6 +9,8 @@ class Upstream:
 
 @final
 class Pool(NativeAllocator):
+    carves: bool
+
     def __init__(
         self,
         block_size: SupportsIndex,

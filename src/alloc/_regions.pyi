@@ -55,6 +55,7 @@ class Scope:
 class Bump:
     name: str
     capabilities: frozenset[str]
+    carves: bool
     def __init__(
         self,
         *,
