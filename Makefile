@@ -23,7 +23,7 @@ ALLOC_SOURCES = $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' 
 JEMALLOC_SOURCES = $(shell find $(JEMALLOC) -path '*/build' -prune -o -path '*/source' -prune -o \
 	-path '*/tests' -prune -o -path '*/bench' -prune -o -path '*.egg-info' -prune -o -type f -print)
 
-.PHONY: help demo test test-python test-jemalloc check bench build examples clean
+.PHONY: help demo test test-python test-jemalloc check bench bench-rss build examples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -63,6 +63,10 @@ bench: build tools-bench ## the costs, against other libraries, as ratios (bench
 	$(call say,the benchmarks)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
+bench-rss: build tools-bench-rss ## memory kept, against other allocators and settings (QUICK=1: a few minutes)
+	$(call say,the memory benchmark)
+	@$(BIN)/python benchmarks/rss/run.py $(if $(QUICK),--quick) $(ARGS)
+
 build: $(STAMPS)/jemalloc $(STAMPS)/alloc ## jemalloc-sys and pyalloc, as wheels, into .venv
 
 $(STAMPS)/venv:
@@ -99,8 +103,8 @@ $(STAMPS)/alloc: $(STAMPS)/venv $(ALLOC_SOURCES)
 	@$(BIN)/python -c 'import alloc; print("pyalloc is installed:", alloc.implementation, "implementation")'
 	@touch $@
 
-.PHONY: tools-test tools-check tools-bench require-jemalloc
-tools-test tools-check tools-bench: tools-%: $(STAMPS)/tools-%
+.PHONY: tools-test tools-check tools-bench tools-bench-rss require-jemalloc
+tools-test tools-check tools-bench tools-bench-rss: tools-%: $(STAMPS)/tools-%
 $(STAMPS)/tools-%: $(STAMPS)/venv pyproject.toml
 	$(call say,tools: $*)
 	@$(BIN)/python -m pip install -q --group $*

@@ -148,7 +148,10 @@ def _purge() -> int | None:
     if not loaded():
         return None
     control = Control()
-    control.command("thread.tcache.flush")
+    try:
+        control.command("thread.tcache.flush")
+    except OSError:
+        pass  # without caches (tcache:false) there is nothing to flush
     before = _free_pages(control)
     control.command(f"arena.{ALL_ARENAS}.purge")
     return max(0, before - _free_pages(control))

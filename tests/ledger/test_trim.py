@@ -50,6 +50,13 @@ print(again.jemalloc < 1 << 20, again.glibc < 1 << 20)
     assert python(code) == want
 
 
+@pytest.mark.needs_core
+@pytest.mark.needs_jemalloc
+def test_without_thread_caches(python):
+    code = "import alloc; alloc.install(numpy=False); print(alloc.trim().jemalloc >= 0)"
+    assert python(code, env={"JE_MALLOC_CONF": "tcache:false"}) == "True"
+
+
 def test_throttled_by_time(monkeypatch):
     assert alloc.trim(every=60) is not None
     assert alloc.trim(every=60) is None

@@ -1,0 +1,136 @@
+"""The tables and verdicts of results/rss.md, from the samples."""
+
+from __future__ import annotations
+
+import os
+from statistics import median
+
+from common import HERE, ratio, say, table
+from configurations import CONFIGURATIONS, DEFAULT, RIVALS
+from picture import draw
+
+MIB = 1 << 20
+WITHIN = 2.0  # MiB over the best rival, 1 s after release
+PEAK, CPU = 1.10, 1.02  # times stock
+
+INTRODUCTION = f"""\
+Columns: MiB resident at the peak, 1 s after everything was dropped, and after trimming
+(`alloc.trim()`, `malloc_trim(0)`, jemalloc's purge; a garbage collection before each);
+CPU time of the process, start-up and the second of waiting included, as a ratio to
+stock's of the same round; page faults in thousands.  Medians (least-most for sizes,
+quartiles for ratios).  Trimming has no way into CPython's mimalloc.
+
+*preload* is `LD_PRELOAD` of jemalloc-sys' own library, so the same version and build.
+
+Targets for ours: 1 s after release at most {WITHIN:.0f} MiB above the best rival and never
+above stock; peak at most {PEAK:.2f} times stock; CPU time at most {CPU:.2f} times."""
+
+NOTES = {
+    "json": "eight threads parse and write JSON documents of 2 MB",
+    "trees": "small dicts and tuples, 50 MB, one in a thousand survives",
+    "fragments": "eight threads, buffers of 600 B to 60 KB, few survive",
+    "wsgi": "a WSGI application on eight threads that stay",
+    "pandas": "joins, groups and sorts of 400,000 rows",
+    "tuples": "lists of 250,000 tuples, made and dropped",
+    "numpy": "temporaries of 8 KB to 8 MB in two threads",
+    "fastapi": "FastAPI under uvicorn, 1,200 requests from a second process",
+    "etl": "pandas: a CSV file of 26 MB read, joined, grouped, written",
+    "black": "black over 14 modules of the standard library",
+}
+
+
+def sizes(samples: list[dict], what: str) -> list[float]:
+    return [sample[what] / MIB for sample in samples]
+
+
+def span(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    text = f"{median(values):.1f}"
+    return text if high - low < 0.5 else f"{text} ({low:.0f}-{high:.0f})"
+
+
+def cpu(samples: list[dict], base: list[dict]) -> tuple[float, float, float]:
+    return ratio([s["cpu"] for s in samples], [s["cpu"] for s in base])
+
+
+def rows(found: dict) -> list[list[str]]:
+    base = found.get("stock") or []
+    lines = []
+    for name in CONFIGURATIONS:
+        samples = found.get(name)
+        if isinstance(samples, str):
+            lines.append([name, samples, "", "", "", ""])
+        elif samples:
+            low, middle, high = cpu(samples, base) if base else (0.0, 0.0, 0.0)
+            lines.append(
+                [
+                    name,
+                    *(span(sizes(samples, what)) for what in ("peak", "after", "trimmed")),
+                    f"{middle:.2f} ({low:.2f}-{high:.2f})" if base else
+                    f"{median([s['cpu'] for s in samples]):.2f} s",
+                    f"{median([s['faults'] for s in samples]) / 1000:.0f}",
+                ]
+            )  # fmt: skip
+    return lines
+
+
+def tables(found: dict) -> list[str]:
+    heads = ["configuration", "peak", "1 s after", "trimmed", "CPU", "faults"]
+    return [
+        f"## {name}: {NOTES[name]}\n\n{table(heads, rows(samples))}"
+        for name, samples in found.items()
+    ]
+
+
+def middle(found: dict, name: str, what: str) -> float:
+    return median(sizes(found[name], what))
+
+
+def verdicts(found: dict, ours: str) -> str:
+    """One line for each workload: how ours stands against the targets."""
+    lines = []
+    for workload, samples in found.items():
+        if not samples.get(ours) or not samples.get("stock"):
+            continue
+        rivals = [n for n in RIVALS if isinstance(samples.get(n), list) and samples[n]]
+        best = min(rivals, key=lambda name: middle(samples, name, "after"))
+        after, least = middle(samples, ours, "after"), middle(samples, best, "after")
+        stock = middle(samples, "stock", "after")
+        peak = middle(samples, ours, "peak") / middle(samples, "stock", "peak")
+        time = cpu(samples[ours], samples["stock"])[1]
+        over = after - least
+        good = over <= WITHIN and after <= stock + 0.5
+        lines.append(
+            [
+                workload,
+                f"{after:.0f} against {least:.0f} ({best}): "
+                + ("met" if good else f"missed, {over:+.0f} MiB"
+                   + (", above stock" if after > stock + 0.5 else "")),
+                f"{peak:.2f}: " + ("met" if round(peak, 2) <= PEAK else "missed"),
+                f"{time:.2f}: " + ("met" if round(time, 2) <= CPU else "missed"),
+            ]
+        )  # fmt: skip
+    return table(["workload", "1 s after release, MiB", "peak / stock", "CPU / stock"], lines)
+
+
+def publish(found: dict, head: list[str]) -> None:
+    """Write results/rss.md and results/rss.svg."""
+    rounds = [len(s["stock"]) for s in found.values() if s.get("stock")]
+    head = [
+        "- command: `make bench-rss`",
+        *head,
+        f"- rounds taken in turns: {min(rounds)}" + f" to {max(rounds)}" * (len(set(rounds)) > 1),
+    ]
+    parts = ["# Memory that a process keeps", "\n".join(head), INTRODUCTION]
+    for ours in (DEFAULT, "alloc full"):
+        parts.append(f"## Against the targets: {ours}\n\n{verdicts(found, ours)}")
+    parts += tables(found)
+    folder = os.path.join(HERE, "results")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "rss.md"), "w", encoding="utf-8") as file:
+        file.write("\n\n".join(parts) + "\n")
+    picture = draw(found)
+    if picture:
+        with open(os.path.join(folder, "rss.svg"), "w", encoding="utf-8") as file:
+            file.write(picture)
+    say("written: results/rss.md" + ", results/rss.svg" * bool(picture))
