@@ -15,9 +15,9 @@ def restore():
     """Each test starts and ends with the default in force and nothing declared."""
     from alloc import _default
 
-    state, chosen = _default._state, alloc.global_allocator()
+    chosen, state = alloc.global_allocator(), _default._now["state"]
     yield
-    _default._state = state
+    _default._now["state"] = state
     _default.backend.set_global(chosen)
 
 

@@ -1,30 +1,13 @@
 """The allocator that this Python process should have.
 
-``import alloc`` finds out whether Python is the application or a guest in a host,
-picks the allocator of the functions below, and records why: ``alloc.decision()``.
-It touches nothing else in the process.
+``import alloc`` finds out whether Python is the application or a guest in a host.
+The first use picks the allocator of the functions below, and records why:
+``alloc.decision()``.  Neither touches anything else in the process.
 """
 
-from __future__ import annotations
-
-from ._decide import Decision, decide
-from ._default import decision, facts, global_allocator, set_global_allocator, using
-from ._lazy import __getattr__ as __getattr__
-from ._lazy import get_include
-from ._probe import Facts, probe
 from ._select import backend as _backend
+from ._select import early as _early
 from ._select import implementation
-from .errors import (
-    AllocError,
-    BackendUnavailableError,
-    DoubleFreeError,
-    GlobalAllocatorConflict,
-    HeapMisuseError,
-    InvalidFreeError,
-    SizeMismatchError,
-    UseAfterFreeError,
-)
-from .layout import EMPTY_ADDRESS, MAX_SIZE, Layout
 
 Block = _backend.Block
 Jemalloc = _backend.Jemalloc
@@ -38,25 +21,69 @@ malloc = _backend.malloc
 realloc = _backend.realloc
 usable_size = _backend.usable_size
 
+
+def __getattr__(name: str) -> object:
+    from ._lazy import find
+
+    return find(name)
+
+
+def __dir__() -> "list[str]":
+    return sorted({*globals(), *__all__})
+
+
+def _first_use() -> None:
+    from ._default import ensure
+
+    ensure()
+
+
+_backend.on_first_use(_first_use)
+if _early:
+    from . import _default as _default
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import adaptors as adaptors
+    from . import errors as errors
     from . import jemalloc as jemalloc
+    from . import layout as layout
     from ._arena import Arena as Arena
+    from ._decide import Decision as Decision
+    from ._decide import decide as decide
+    from ._default import decision as decision
+    from ._default import facts as facts
+    from ._default import global_allocator as global_allocator
+    from ._default import set_global_allocator as set_global_allocator
+    from ._default import using as using
     from ._gather import ledger as ledger
     from ._installing import Installed as Installed
     from ._installing import install as install
     from ._installing import installed as installed
     from ._installing import uninstall as uninstall
+    from ._lazy import get_include as get_include
     from ._ledger import HeapStatistics as HeapStatistics
     from ._ledger import Ledger as Ledger
     from ._ledger import LedgerDifference as LedgerDifference
+    from ._probe import Facts as Facts
+    from ._probe import probe as probe
     from ._trim import Trimmed as Trimmed
     from ._trim import trim as trim
     from ._trim import trim_async as trim_async
     from ._verify import Check as Check
     from ._verify import Verification as Verification
     from ._verify import verify as verify
+    from .errors import AllocError as AllocError
+    from .errors import BackendUnavailableError as BackendUnavailableError
+    from .errors import DoubleFreeError as DoubleFreeError
+    from .errors import GlobalAllocatorConflict as GlobalAllocatorConflict
+    from .errors import HeapMisuseError as HeapMisuseError
+    from .errors import InvalidFreeError as InvalidFreeError
+    from .errors import SizeMismatchError as SizeMismatchError
+    from .errors import UseAfterFreeError as UseAfterFreeError
+    from .layout import EMPTY_ADDRESS as EMPTY_ADDRESS
+    from .layout import MAX_SIZE as MAX_SIZE
+    from .layout import Layout as Layout
     from .regions import Bump as Bump
     from .regions import Pool as Pool
 

@@ -26,16 +26,42 @@ from alloc._table cimport (
 
 from alloc._again cimport Py_AtExit, forget_module
 
-from alloc.errors import (
-    BackendUnavailableError, DoubleFreeError, InvalidFreeError, UseAfterFreeError,
-)
-from alloc.layout import Layout, array_size, check
-
 IMPLEMENTATION = "cython"
 
 Py_AtExit(forget_module)
 
+cdef extern from "_c/probe.h":
+    ctypedef struct stack_facts "alloc_stack_facts":
+        int verdict
+        long depth
+        char symbol[32]
+        char detail[64]
+    void stack_scan "alloc_stack_scan"(stack_facts *out)
+    const void *find_exported_host "alloc_exported_host"()
+
+
+cdef tuple scan_stack():
+    cdef stack_facts facts
+    stack_scan(&facts)
+    return (facts.verdict, facts.depth, (<bytes>facts.symbol).decode(),
+            (<bytes>facts.detail).decode())
+
+
+# Who is on the stack may change before the decision is taken: looked at now.
+import_stack = scan_stack()
+exported_host = <uintptr_t>find_exported_host()
+
 cdef object SIXTEEN = 16
+
+
+cdef int load_helpers() except -1:
+    """Load what errors need, before one of them is out of memory or the interpreter ends.
+
+    Not at import, which would cost twice as much.
+    """
+    import alloc.errors
+    import alloc.layout
+    return 0
 
 
 # --- blocks ----------------------------------------------------------------------
@@ -62,6 +88,8 @@ cdef class Block:
 
     cdef int live(self) except -1:
         if self.ptr is NULL:
+            from alloc.errors import UseAfterFreeError
+
             raise UseAfterFreeError("the block was freed")
         return 0
 
@@ -88,6 +116,8 @@ cdef class Block:
     @property
     def layout(self):
         self.live()
+        from alloc.layout import Layout
+
         return Layout(self.nbytes, self.alignment)
 
     @property
@@ -125,6 +155,8 @@ cdef class Block:
         if not move:
             return False
         if self.alignment != align:
+            from alloc.layout import check
+
             check(new_size, self.alignment)
         self.ptr = regrant(self.table, self.ptr, self.nbytes, self.alignment, new_size)
         self.nbytes = new_size
@@ -133,6 +165,8 @@ cdef class Block:
     def free(self):
         cdef void *ptr = self.ptr
         if ptr is NULL:
+            from alloc.errors import DoubleFreeError
+
             raise DoubleFreeError("the block was freed already")
         if self.exports > 0:
             self.unexported()
@@ -236,6 +270,7 @@ cdef class NativeAllocator:
 
     def __cinit__(self):
         self.table = &system_table
+        load_helpers()
 
     def __init__(self):
         if type(self) is NativeAllocator:
@@ -261,6 +296,8 @@ cdef class NativeAllocator:
         return <uintptr_t>grant(self.table, to_size(size), DEFAULT_ALIGN, False)
 
     def calloc(self, count, itemsize=1):
+        from alloc.layout import array_size
+
         return <uintptr_t>grant(self.table, to_size(array_size(count, itemsize)),
                                 DEFAULT_ALIGN, True)
 
@@ -281,6 +318,8 @@ cdef class NativeAllocator:
         if old == 0 or new == 0:
             return old == new
         if ptr is NULL or ptr is EMPTY:
+            from alloc.errors import InvalidFreeError
+
             raise InvalidFreeError(f"the empty block does not have {old} bytes")
         return bool(self.table.resize(self.table.ctx, ptr, old, a, new))
 
@@ -292,6 +331,8 @@ cdef class NativeAllocator:
         to_layout(size, align, &s, &a)
         cdef void *ptr = to_pointer(address)
         if s == 0 and ptr is not NULL and ptr is not EMPTY:
+            from alloc.errors import InvalidFreeError
+
             raise InvalidFreeError(f"{address:#x} is not the empty block")
         release(self.table, ptr, s, a)
 
@@ -407,6 +448,8 @@ cdef int load_jemalloc() except -1:
     if status != 0:
         jemalloc_trouble = (<bytes>why).decode(errors="replace")
     if status < 0:
+        from alloc.errors import BackendUnavailableError
+
         raise BackendUnavailableError(jemalloc_trouble)
     return 0
 
@@ -428,24 +471,44 @@ def jemalloc_owns(address):
 
 # --- the global allocator ------------------------------------------------------------
 
-cdef NativeAllocator native = System()   # the current allocator, or None: look it up
-cdef object chosen = native              # the global allocator
+cdef NativeAllocator native = None       # the current allocator, or None: look it up
+cdef object chosen = None                # the global allocator, or None: not decided yet
+cdef object first_use = None             # has it decided, see on_first_use()
 cdef list foreign = []                   # non-native ones that were ever current
 cdef bint scoped = False                 # whether a scope was ever entered
 # Through the C API: the module contextvars is a shared library to be loaded.
 scope = PyContextVar_New("alloc.using", NULL)
 
 
+def on_first_use(call):
+    """Call ``call()`` when an allocator is needed and none is global yet: it sets one."""
+    global first_use
+    first_use = call
+
+
+def chosen_allocator():
+    """The global allocator, or ``None`` if none is yet.  Asks nobody."""
+    return chosen
+
+
 def global_allocator():
     """The global allocator, without regard to scopes."""
-    return chosen
+    if chosen is None and first_use is not None:
+        try:
+            first_use()
+        except ImportError:  # the interpreter is ending, or a finalizer ran in an import
+            pass
+    # Nobody decides, or this is asked in the middle of it: System, for this once.
+    return System() if chosen is None else chosen
 
 
 def current_allocator():
     """The allocator of the innermost scope of this context, else the global one."""
     if scoped:
-        return get_value(scope, chosen)
-    return chosen
+        found = get_value(scope, chosen)
+        if found is not None:
+            return found
+    return global_allocator()
 
 
 cdef remember(object allocator):
@@ -465,14 +528,29 @@ cdef bint serves_raw(object allocator) except -1:
 
 def set_global(allocator):
     """Make ``allocator`` global and return the previous one.  No policy here."""
-    global native, chosen, c_table
     previous = chosen
     remember(allocator)
     table = table_of(allocator)
+    put_in_force(allocator, table)
+    return previous
+
+
+def set_first(allocator, expected):
+    """As `set_global`, unless another one than ``expected`` is global by now (``None``:
+    none is).  The test and the change are one step; returns whether it changed."""
+    remember(allocator)
+    table = table_of(allocator)
+    if chosen is not expected:
+        return False
+    put_in_force(allocator, table)
+    return True
+
+
+cdef void put_in_force(object allocator, const alloc_table *table) noexcept:
+    global native, chosen, c_table
     chosen = allocator
     native = allocator if not scoped and serves_raw(allocator) else None
     c_table = table
-    return previous
 
 
 # What C callers dispatch through (the C API).  For an allocator in Python a table is
@@ -491,7 +569,7 @@ cdef int serve_c(c_table_maker maker) except -1:
     """From now on C callers reach allocators in Python, too, by tables of ``maker``'s."""
     global make_table, c_table
     make_table = maker
-    c_table = table_of(chosen)
+    c_table = table_of(global_allocator())
     return 0
 
 

@@ -1,8 +1,13 @@
 """The decision put into force, and the ways to override it.
 
-This module runs once, at import: it probes, decides, and sets the global
-allocator of the ``alloc`` functions.  It never touches the interpreter's own
-allocators, nor anything else of the process.
+Taken on first use: by the first allocation of the module-level functions, by
+``decision()``, ``facts()``, ``global_allocator()``, ``using()``, ``install()`` and
+whatever else rests on it.  It is the one that ``import alloc`` would have taken:
+all that may change meanwhile was taken down then (`_environ`, and the stack in
+`_core`).  With a host's table, or with an override to complain of, it is taken at import.
+
+The decision sets the global allocator of the ``alloc`` functions.  It never touches
+the interpreter's own allocators, nor anything else of the process.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from ._decide import Decision, decide, embedding
 from ._environ import complaints, environ, value
 from ._probe import host_place, probe, with_jemalloc
 from ._record import replace as changed
-from ._select import backend, implementation
+from ._select import backend, early, implementation
 from .errors import BackendUnavailableError, GlobalAllocatorConflict
 
 TYPE_CHECKING = False
@@ -43,8 +48,12 @@ disabled = value(environ, "ALLOC_DISABLE") == "1"
 host: HostAllocator | HostArena | None = None
 """What the host handed over and was found good; stays reachable when revoked."""
 
-# One assignment publishes all three, so a reader never sees a mixture.
-_state: tuple[Facts, Decision, Allocator | None]
+# Facts, decision, and what the application declared, under the one key "state": one
+# assignment publishes all three, so a reader never sees a mixture.  Empty until the
+# decision is taken.
+_now: dict[str, tuple[Facts, Decision, Allocator | None]] = {}
+
+_before = backend.chosen_allocator()  # None, unless the core outlived a former import
 
 
 def _build(decision: Decision) -> Allocator:
@@ -85,8 +94,17 @@ def _with_host(facts: Facts) -> Facts:
     )
 
 
-def _choose_default() -> None:
-    global _state
+def _state() -> tuple[Facts, Decision, Allocator | None]:
+    found = _now.get("state")
+    return _decide() if found is None else found
+
+
+def _decide() -> tuple[Facts, Decision, Allocator | None]:
+    """Take the decision, once, and put it into force.
+
+    Without a lock, which a fork or a finalizer in the middle would never get: threads
+    that are here at once find the same, and the first to be ready counts.
+    """
     facts = _with_host(probe(jemalloc=False))
     standalone = embedding(facts, environ)[0] == "standalone"
     # In a guest not even the search path is searched for it without need.
@@ -99,12 +117,15 @@ def _choose_default() -> None:
         facts = changed(facts, jemalloc_trouble=str(error))
         decision = decide(facts, environ)
         allocator = _build(decision)
-    backend.set_global(allocator)
-    _state = (facts, decision, None)
-    for text in complaints(environ):
-        _warn(text)
-    if facts.host_trouble is not None:
-        _warn(f"the host's table does not serve: {facts.host_trouble}")
+    # In this order: the allocator may serve before there is a text about it, but what
+    # is declared afterwards is never overwritten.
+    backend.set_first(allocator, _before)
+    return _now.setdefault("state", (facts, decision, None))
+
+
+def ensure() -> None:
+    """Have the decision taken, unless it is."""
+    _state()
 
 
 def _warn(text: str) -> None:
@@ -120,7 +141,7 @@ def _warn(text: str) -> None:
 
 def decision() -> Decision:
     """Which allocator is global, by which rule, and why.  Thread-safe."""
-    return _state[1]
+    return _state()[1]
 
 
 def prefer(name: str) -> None:
@@ -133,15 +154,14 @@ def prefer(name: str) -> None:
 
 def facts() -> Facts:
     """The facts that `decision` rests on."""
-    return _state[0]
+    return _state()[0]
 
 
 def note_installation(text: str) -> None:
     """Let `decision` say what became of the interpreter's own memory."""
-    global _state
-    facts, _, declared = _state
+    facts, _, declared = _state()
     facts = changed(facts, installation=text)
-    _state = (facts, decide(facts, environ), declared)
+    _now["state"] = (facts, decide(facts, environ), declared)
 
 
 def revoke_host() -> None:
@@ -150,20 +170,20 @@ def revoke_host() -> None:
 
     Does nothing without a host's table.
     """
-    global _state
     if host is None or host.revoked:
         return
-    facts, before, declared = _state
+    facts, before, declared = _state()
     host.revoke()
     facts = changed(facts, host_trouble="the host revoked it")
     decision = decide(facts, environ)
     if before.rule == "host":
         backend.set_global(_build(decision))
-    _state = (facts, decision, declared)
+    _now["state"] = (facts, decision, declared)
 
 
 def global_allocator() -> Allocator:
     """The global allocator: what this module's functions use outside ``using()``."""
+    _state()
     return backend.global_allocator()
 
 
@@ -184,9 +204,8 @@ def set_global_allocator(allocator: Allocator, *, replace: bool = False) -> Allo
     unless ``replace``; ``TypeError`` for what is not an allocator.  Rust:
     ``#[global_allocator]``.  Needs the GIL, which makes it atomic.
     """
-    global _state
     _check(allocator)
-    facts, _, declared = _state
+    facts, _, declared = _state()
     frame = sys._getframe(1)
     place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
     name = str(getattr(allocator, "name", type(allocator).__name__))
@@ -200,7 +219,7 @@ def set_global_allocator(allocator: Allocator, *, replace: bool = False) -> Allo
         return backend.global_allocator()
     previous = backend.global_allocator()
     facts = changed(facts, explicit=(name, place))
-    _state = (facts, decide(facts, environ), allocator)
+    _now["state"] = (facts, decide(facts, environ), allocator)
     if not disabled:
         backend.set_global(allocator)
     return previous
@@ -223,6 +242,7 @@ class using:
         self._tokens: list[Token[Allocator]] = []
 
     def __enter__(self) -> Allocator:
+        _state()
         if not disabled:
             self._tokens.append(backend.enter_scope(self._allocator))
         return self._allocator
@@ -237,4 +257,8 @@ class using:
             backend.leave_scope(self._tokens.pop())
 
 
-_choose_default()
+if early:
+    for _text in complaints(environ):
+        _warn(_text)
+    if _state()[0].host_trouble is not None:
+        _warn(f"the host's table does not serve: {facts().host_trouble}")

@@ -19,7 +19,8 @@ from ._ledger import (
     PymallocMemory,
 )
 from ._locate import jemalloc_library
-from ._select import implementation, process
+from ._probe import process
+from ._select import implementation
 from .errors import BackendUnavailableError
 
 TYPE_CHECKING = False

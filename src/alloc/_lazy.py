@@ -2,50 +2,74 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 HOMES = {
-    "_C_API": "_capi",
+    "AllocError": "errors",
     "Arena": "_arena",
+    "BackendUnavailableError": "errors",
     "Bump": "regions",
     "Check": "_verify",
+    "Decision": "_decide",
+    "DoubleFreeError": "errors",
+    "EMPTY_ADDRESS": "layout",
+    "Facts": "_probe",
+    "GlobalAllocatorConflict": "errors",
+    "HeapMisuseError": "errors",
     "HeapStatistics": "_ledger",
     "Installed": "_installing",
+    "InvalidFreeError": "errors",
+    "Layout": "layout",
     "Ledger": "_ledger",
     "LedgerDifference": "_ledger",
+    "MAX_SIZE": "layout",
     "Pool": "regions",
+    "SizeMismatchError": "errors",
     "Trimmed": "_trim",
+    "UseAfterFreeError": "errors",
     "Verification": "_verify",
+    "_C_API": "_capi",
+    "decide": "_decide",
+    "decision": "_default",
+    "facts": "_default",
+    "get_include": "_lazy",
+    "global_allocator": "_default",
     "install": "_installing",
     "installed": "_installing",
     "ledger": "_gather",
+    "probe": "_probe",
+    "set_global_allocator": "_default",
     "trim": "_trim",
     "trim_async": "_trim",
     "uninstall": "_installing",
+    "using": "_default",
     "verify": "_verify",
 }
 """Name to the module of this package that defines it."""
 
-MODULES = ("adaptors", "jemalloc")
+MODULES = ("adaptors", "errors", "jemalloc", "layout")
 """Modules that are attributes of the package before anybody imports them."""
 
 
-def __getattr__(name: str) -> Any:
+def find(name: str) -> object:
+    """The public name ``name``; from then on an attribute of the package as any other."""
+    import sys
+
+    package = sys.modules["alloc"]
     if name in HOMES:
         from importlib import import_module
 
-        return getattr(import_module(f"alloc.{HOMES[name]}"), name)
-    if name in MODULES:
+        found = getattr(import_module(f"alloc.{HOMES[name]}"), name)
+    elif name in MODULES:
         from importlib import import_module
 
-        return import_module(f"alloc.{name}")
-    if name == "__version__":
+        found = import_module(f"alloc.{name}")
+    elif name == "__version__":
         from importlib.metadata import version
 
-        return version("pyalloc")
-    raise AttributeError(f"module 'alloc' has no attribute {name!r}")
+        found = version("pyalloc")
+    else:
+        raise AttributeError(f"module 'alloc' has no attribute {name!r}")
+    setattr(package, name, found)
+    return found
 
 
 def get_include() -> str:

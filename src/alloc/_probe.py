@@ -1,20 +1,32 @@
 """Facts of the process that the decision rests on.  Gathered without side effects:
-no library is loaded, nothing is set, no thread, no signal handler, no file."""
+no library is loaded, nothing is set, no thread, no signal handler, no file.
+
+What may change while the program runs is as of ``import alloc``: the stack (`_core`),
+the overrides and what ``sys`` says (`_environ`).  So it does not matter when these
+are asked for.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 
+from . import _environ
 from ._record import Record, replace
-from ._select import core_error, implementation, process
+from ._select import backend, core_error, implementation
 from .errors import BackendUnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass as record
+
+    from . import _process as process
 else:
     from ._record import record
+
+    process = None
+if implementation == "cython":
+    from . import _process as process  # the compiled probe
 
 MAIN_FUNCTIONS = (b"Py_BytesMain", b"Py_RunMain", b"Py_Main")
 """What a program calls that *is* Python; a host that embeds it does not."""
@@ -117,7 +129,7 @@ def named_main(path: str | None) -> str | None:
 def _stack() -> tuple[str | None, str]:
     if implementation != "cython":
         return None, "no compiled core to read the stack with"
-    verdict, depth, symbol, detail = process.scan_stack()
+    verdict, depth, symbol, detail = backend.import_stack
     if verdict == 1:
         return "main", f"{symbol} stands on the initial thread's stack, {depth} bytes below its end"
     return ("guest" if verdict == 0 else None), detail
@@ -132,17 +144,10 @@ def _malloc() -> str:
 
 def host_place() -> tuple[object, str] | None:
     """What a host registered, capsule or address, and where; see ``alloc_host.h``."""
-    found = getattr(sys, "_alloc_host", None)
-    if found is not None:
-        return found, "sys._alloc_host"
-    if "_alloc_host" in sys.builtin_module_names:
-        import _alloc_host
-
-        return getattr(_alloc_host, "host", None), "the built-in module _alloc_host"
-    if implementation == "cython":
-        address = process.exported_host()
-        if address:
-            return address, "the symbol alloc_host_exported"
+    if _environ.host is not None:
+        return _environ.host
+    if backend.exported_host:
+        return backend.exported_host, "the symbol alloc_host_exported"
     return None
 
 
@@ -154,17 +159,16 @@ def probe(jemalloc: bool = True) -> Facts:
     stack, detail = _stack()
     # On Linux an unreadable stack is a doubt, and in doubt the verdict is guest.
     portable = stack is None and (implementation != "cython" or sys.platform != "linux")
-    frozen = getattr(sys, "frozen", None)
     facts = Facts(
         implementation=implementation,
         core_error=core_error,
         platform=sys.platform,
-        frozen=str(frozen) if frozen else None,
-        compiled_main=hasattr(sys.modules.get("__main__"), "__compiled__"),
+        frozen=_environ.frozen,
+        compiled_main=_environ.compiled_main,
         stack=stack,
         stack_detail=detail,
         image_main=named_main(main_image()) if portable else None,
-        has_argv=getattr(sys, "orig_argv", None) != [],
+        has_argv=_environ.has_argv,
         malloc=_malloc(),
     )
     return with_jemalloc(facts) if jemalloc else facts

@@ -34,6 +34,7 @@ except ImportError:  # libpython is hidden (RTLD_LOCAL): no extension module loa
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextvars import Token
     from typing import Any, SupportsIndex
 
@@ -48,20 +49,25 @@ __all__ = [
     "aligned_alloc",
     "allocate",
     "calloc",
+    "chosen_allocator",
     "current_allocator",
     "default_arena",
     "enter_scope",
+    "exported_host",
     "free",
     "global_allocator",
     "leave_scope",
     "malloc",
+    "on_first_use",
     "realloc",
     "scope",
+    "set_first",
     "set_global",
     "usable_size",
 ]
 
 IMPLEMENTATION = "python"
+exported_host = 0  # a symbol of the process: cannot be looked for here
 
 
 class _NeedsCore:
@@ -90,6 +96,7 @@ _arena: Arena | None = None
 _global: Allocator | None = None
 _known: list[Allocator] = []
 """Whatever was ever current: raw addresses carry no owner, so theirs must stay."""
+_first_use: Callable[[], None] | None = None
 _scoped = False
 scope: ContextVar[Allocator] = ContextVar("alloc.using")
 
@@ -109,14 +116,28 @@ def _remember(allocator: Allocator) -> None:
         _known.append(allocator)
 
 
+def on_first_use(call: Callable[[], None]) -> None:
+    """Call ``call()`` when an allocator is needed and none is global yet: it sets one."""
+    global _first_use
+    _first_use = call
+
+
+def chosen_allocator() -> Allocator | None:
+    """The global allocator, or ``None`` if none is yet.  Asks nobody."""
+    return _global
+
+
 def global_allocator() -> Allocator:
     """The global allocator, without regard to scopes."""
-    global _global
+    if _global is None and _first_use is not None:
+        try:
+            _first_use()
+        except ImportError:  # the interpreter is ending, or a finalizer ran in an import
+            pass
     if _global is None:
-        arena = default_arena()
-        _remember(arena)
-        if _global is None:
-            _global = arena
+        arena = default_arena()  # and remembered, as it grants addresses from now on
+        set_first(arena, None)
+        return arena
     return _global
 
 
@@ -129,13 +150,25 @@ def current_allocator() -> Allocator:
     return _global or global_allocator()
 
 
-def set_global(allocator: Allocator) -> Allocator:
+def set_global(allocator: Allocator) -> Allocator | None:
     """Make ``allocator`` global and return the previous one.  No policy here."""
     global _global
-    previous = global_allocator()
+    previous = _global
     _remember(allocator)
     _global = allocator
     return previous
+
+
+def set_first(allocator: Allocator, expected: Allocator | None) -> bool:
+    """As `set_global`, unless another one than ``expected`` is global by now (``None``:
+    none is).  The test and the change are one step; returns whether it changed."""
+    global _global
+    _remember(allocator)
+    with _lock:
+        if _global is not expected:
+            return False
+        _global = allocator
+    return True
 
 
 def enter_scope(allocator: Allocator) -> Token[Allocator]:

@@ -1,29 +1,26 @@
 """The one place that picks the implementation: the compiled core, or pure Python."""
 
-from __future__ import annotations
+from ._environ import complaints, environ, host, value
 
-from ._environ import environ, value
-
-__all__ = ["backend", "core_error", "implementation", "process"]
+__all__ = ["backend", "core_error", "early", "implementation"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from . import _core as backend
-    from . import _process as process
-else:
-    backend = process = None
+    from typing import Optional
 
-core_error: str | None = None
+    from . import _core as backend
+else:
+    backend = None
+
+core_error: "Optional[str]" = None
 """Why the compiled core does not serve, or ``None`` where it does."""
 
-# `process` is the compiled probe; None where the pure implementation serves.
 _requested = value(environ, "ALLOC_IMPLEMENTATION")
 if _requested == "python":
     core_error = "ALLOC_IMPLEMENTATION=python"
 else:
     try:
         from . import _core as backend
-        from . import _process as process
 
         if backend.IMPLEMENTATION is None:  # Py_AtExit has room for 32 functions only
             raise ImportError("the compiled core belongs to an interpreter that has ended")
@@ -36,3 +33,7 @@ if core_error is not None:
 
 implementation: str = backend.IMPLEMENTATION
 """``"cython"`` or ``"python"``."""
+
+early: bool = host is not None or backend.exported_host != 0 or bool(complaints(environ))
+"""Whether the decision does not wait for its first use: a host's table is adopted, and a
+bad override complained of, at import."""
