@@ -153,4 +153,4 @@ def test_every_line_of_the_table_is_a_file():
 
 def test_no_file_outgrows_its_purpose():
     for path in [*FILES, *PACKAGE.rglob("*.h")]:
-        assert len(path.read_text().splitlines()) <= 620, path
+        assert len(path.read_text().splitlines()) <= 690, path

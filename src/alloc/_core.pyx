@@ -57,10 +57,13 @@ cdef object SIXTEEN = 16
 cdef int load_helpers() except -1:
     """Load what errors need, before one of them is out of memory or the interpreter ends.
 
-    Not at import, which would cost twice as much.
+    Not at import, which would cost twice as much; nor at the interpreter's end.
     """
-    import alloc.errors
-    import alloc.layout
+    try:
+        import alloc.errors
+        import alloc.layout
+    except ImportError:
+        pass
     return 0
 
 

@@ -13,6 +13,7 @@ the interpreter's own allocators, nor anything else of the process.
 from __future__ import annotations
 
 import sys
+from _thread import get_ident
 
 from ._decide import Decision, decide, embedding
 from ._environ import complaints, environ, value
@@ -99,12 +100,8 @@ def _state() -> tuple[Facts, Decision, Allocator | None]:
     return _decide() if found is None else found
 
 
-def _decide() -> tuple[Facts, Decision, Allocator | None]:
-    """Take the decision, once, and put it into force.
-
-    Without a lock, which a fork or a finalizer in the middle would never get: threads
-    that are here at once find the same, and the first to be ready counts.
-    """
+def _find() -> tuple[Facts, Decision, Allocator]:
+    """Facts, decision, and the allocator that it names.  Loads it; changes nothing else."""
     facts = _with_host(probe(jemalloc=False))
     standalone = embedding(facts, environ)[0] == "standalone"
     # In a guest not even the search path is searched for it without need.
@@ -112,20 +109,43 @@ def _decide() -> tuple[Facts, Decision, Allocator | None]:
         facts = with_jemalloc(facts)
     decision = decide(facts, environ)
     try:
-        allocator = _build(decision)
+        return facts, decision, _build(decision)
     except BackendUnavailableError as error:
         facts = changed(facts, jemalloc_trouble=str(error))
         decision = decide(facts, environ)
-        allocator = _build(decision)
-    # In this order: the allocator may serve before there is a text about it, but what
-    # is declared afterwards is never overwritten.
-    backend.set_first(allocator, _before)
-    return _now.setdefault("state", (facts, decision, None))
+        return facts, decision, _build(decision)
+
+
+_deciding: set[int] = set()
+"""The threads that are in `_decide`."""
+
+
+def _decide() -> tuple[Facts, Decision, Allocator | None]:
+    """Take the decision, once, and put it into force.
+
+    Without a lock, which a fork in the middle would leave locked: threads that are here
+    at once find the same, and the first to be ready counts.  A finalizer or a module
+    that comes here in the middle of its own thread's may see half-loaded modules: what
+    it finds does not count.
+    """
+    me = get_ident()
+    if me in _deciding:
+        return (*_find()[:2], None)
+    _deciding.add(me)
+    try:
+        facts, decision, allocator = _find()
+        # In this order: the allocator may serve before there is a text about it, but
+        # what is declared afterwards is never overwritten.
+        backend.set_first(allocator, _before)
+        return _now.setdefault("state", (facts, decision, None))
+    finally:
+        _deciding.discard(me)
 
 
 def ensure() -> None:
-    """Have the decision taken, unless it is."""
-    _state()
+    """Have the decision taken, unless it is, or is being taken by this very thread."""
+    if get_ident() not in _deciding:
+        _state()
 
 
 def _warn(text: str) -> None:
@@ -147,9 +167,14 @@ def decision() -> Decision:
 def prefer(name: str) -> None:
     """As if the process had been started with ``ALLOC_DEFAULT=name``: for the command
     line, before the program begins.  What the program declares comes first, as ever."""
-    if host is None and _state[2] is None:
-        environ["ALLOC_DEFAULT"] = name
-        _choose_default()
+    declared = _now["state"][2] if "state" in _now else None
+    if host is not None or declared is not None:
+        return
+    environ["ALLOC_DEFAULT"] = name
+    if "state" in _now:
+        facts, decision, allocator = _find()
+        backend.set_global(allocator)
+        _now["state"] = (facts, decision, None)
 
 
 def facts() -> Facts:

@@ -16,6 +16,8 @@ from ._record import Record, replace
 from ._select import backend, core_error, implementation
 from .errors import BackendUnavailableError
 
+__all__ = ["Facts", "host_place", "main_image", "named_main", "probe", "process", "with_jemalloc"]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass as record
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 else:
     from ._record import record
 
-    process = None
-if implementation == "cython":
-    from . import _process as process  # the compiled probe
+    process = None  # the compiled probe; None where the pure implementation serves
+    if implementation == "cython":
+        from . import _process as process
 
 MAIN_FUNCTIONS = (b"Py_BytesMain", b"Py_RunMain", b"Py_Main")
 """What a program calls that *is* Python; a host that embeds it does not."""

@@ -8,8 +8,8 @@ import time
 from _thread import allocate_lock
 
 from ._kernel import resident
-from ._record import Record, as_dict
 from ._probe import process
+from ._record import Record, as_dict
 from ._select import implementation
 from .jemalloc import ALL_ARENAS, Control, loaded
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from . import _default
-from ._record import Record
 from ._probe import process
+from ._record import Record
 from ._select import backend, core_error, implementation
 from .errors import BackendUnavailableError
 from .layout import EMPTY_ADDRESS

@@ -28,9 +28,12 @@ is guest, which is the safe side: the system's malloc, and nothing else changes.
 `ALLOC_EMBEDDING=standalone|guest` overrides it. In a guest, the application may still declare
 `alloc.set_global_allocator(alloc.Jemalloc())` for its own blocks.
 
-Each row was started for real by `tests/embedding`, which also checks that importing changed no
-environment variable, signal action, thread, file descriptor, limit, allocator of the
-interpreter or C function, and that jemalloc is mapped only where it serves.
+The verdict is about the moment of the import. What rests on it, loading jemalloc above all,
+waits for the first use: a block, `decision()`, `using()`, `install()`.
+
+Each row was started for real by `tests/embedding`, which also checks that import and first
+use changed no environment variable, signal action, thread, file descriptor, limit, allocator
+of the interpreter or C function, and that jemalloc is mapped only where it serves.
 
 """
 

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from launching import REPORT, Failure, Missing
+from launching import HOSTED, REPORT, REPORTING, Failure, Missing
 from settings import SETTINGS
 
 import alloc
@@ -63,3 +63,16 @@ def test_a_setting_that_lies_is_caught(kit):
     report = kit.run([kit.python, REPORT], ALLOC_EMBEDDING="guest")
     assert report["decision"]["embedding"] != "standalone"
     assert report["decision"]["allocator"] == "system" or alloc.implementation == "python"
+
+
+@pytest.mark.needs_cc
+@pytest.mark.needs_core
+def test_the_stack_counts_as_it_was_at_import(kit):
+    """A guest stays one, although the first use happens below Py_RunMain; and that is
+    what would have been taken for standalone."""
+    host = [kit.host("later.c"), kit.home]
+    early = kit.run([*host, f"{HOSTED}; import alloc", REPORTING], ALLOC_TEST_EARLY="1")
+    late = kit.run([*host, "pass", REPORTING])
+    verdicts = [report["decision"]["embedding"] for report in (early, late)]
+    assert verdicts == ["guest", "standalone"], (early["decision"], late["decision"])
+    assert not early["jemalloc mapped"]
