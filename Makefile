@@ -12,6 +12,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 WITHOUT ?=
+PYPY ?= pypy3
 JEMALLOC = wheels/jemalloc-sys
 STAMPS = $(VENV)/stamps
 
@@ -23,7 +24,7 @@ ALLOC_SOURCES = $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' 
 JEMALLOC_SOURCES = $(shell find $(JEMALLOC) -path '*/build' -prune -o -path '*/source' -prune -o \
 	-path '*/tests' -prune -o -path '*/bench' -prune -o -path '*.egg-info' -prune -o -type f -print)
 
-.PHONY: help demo test test-python test-jemalloc check bench bench-rss build examples clean
+.PHONY: help demo test test-python test-pypy test-pyodide test-jemalloc check bench bench-rss build examples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,6 +41,42 @@ test: build tools-test require-jemalloc ## the tests, against what `build` insta
 test-python: build tools-test ## the same tests on the pure-Python implementation
 	$(call say,the tests on the pure-Python implementation)
 	@ALLOC_IMPLEMENTATION=python $(BIN)/python -m pytest tests -q --implementation python $(deselect) $(ARGS)
+
+# Not there: tests of the core, of embedding in CPython, and of other packages.
+test-pypy: $(STAMPS)/pure ## the tests that apply, on PyPy with the pure wheel (PYPY=pypy3)
+	@command -v $(PYPY) >/dev/null || \
+		{ echo 'error: no $(PYPY) (Debian: apt-get install pypy3 pypy3-venv; else: make test-pypy PYPY=...)'; exit 1; }
+	$(call say,a clean environment of $(PYPY) with the pure wheel)
+	@rm -rf build/pypy
+	@$(PYPY) -m venv build/pypy || { echo 'error: no virtual environment (Debian: apt-get install pypy3-venv)'; exit 1; }
+	@build/pypy/bin/python -m pip install -q 'pytest>=8' 'hypothesis>=6.100' build/pure/pyalloc-*.whl
+	$(call say,the tests on PyPy)
+	@build/pypy/bin/python -m pytest tests -q --implementation python \
+		$(foreach part,cpython cc gunicorn coverage memray pyspy pybind11 gevent gdb rich rust,--without $(part)) \
+		--ignore tests/embedding --ignore tests/test_exchange.py $(deselect) $(ARGS)
+
+# The npm package is Pyodide itself; the wheels come from the package index.
+PYODIDE = build/pyodide
+test-pyodide: $(STAMPS)/pure $(PYODIDE)/stamp ## the contract and the kit, in Pyodide with the pure wheel (needs node)
+	@rm -f $(PYODIDE)/wheels/pyalloc-* && cp build/pure/pyalloc-*.whl $(PYODIDE)/wheels
+	$(call say,the tests in Pyodide)
+	@node tests/pyodide/run.mjs $(PYODIDE)/node_modules/pyodide $(PYODIDE)/wheels tests \
+		-q -p no:cacheprovider -c /dev/null --rootdir /tests --import-mode=importlib --implementation python \
+		$(foreach part,processes threads loop proc,--without $(part)) $(deselect) \
+		$(addprefix /tests/,$(PYODIDE_TESTS)) $(ARGS)
+
+PYODIDE_TESTS = test_layout.py test_decide.py test_pure.py test_global.py test_semantics.py test_arena.py \
+	test_arena_invariants.py test_testing_backends.py test_testing_failures.py
+
+$(PYODIDE)/stamp: $(STAMPS)/venv Makefile
+	@command -v npm >/dev/null && command -v node >/dev/null || \
+		{ echo 'error: node 18 or newer and npm are needed (Debian: apt-get install nodejs npm)'; exit 1; }
+	$(call say,Pyodide from npm - pytest and Hypothesis for it)
+	@rm -rf $(PYODIDE) && mkdir -p $(PYODIDE)
+	@npm install --silent --no-audit --no-fund --prefix $(PYODIDE) pyodide@314
+	@$(BIN)/python -m pip download -qq -d $(PYODIDE)/wheels --only-binary :all: --platform any \
+		--implementation py --abi none --python-version 3.14 'pytest>=8' 'hypothesis>=6.100'
+	@touch $@
 
 test-jemalloc: build tools-test require-jemalloc ## the tests of the installed jemalloc-sys
 	$(call say,the tests of jemalloc-sys)
@@ -101,6 +138,14 @@ $(STAMPS)/alloc: $(STAMPS)/venv $(ALLOC_SOURCES)
 	@$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w build/wheels .
 	@$(BIN)/python -m pip install -q --no-deps --force-reinstall build/wheels/pyalloc-*.whl
 	@$(BIN)/python -c 'import alloc; print("pyalloc is installed:", alloc.implementation, "implementation")'
+	@touch $@
+
+# Without the core, whatever the interpreter: py3-none-any.
+$(STAMPS)/pure: $(STAMPS)/venv $(ALLOC_SOURCES)
+	$(call say,pyalloc: the pure wheel)
+	@rm -rf build/pure build/lib build/bdist* src/*.egg-info
+	@ALLOC_CORE=none $(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w build/pure .
+	@ls build/pure/pyalloc-*-py3-none-any.whl
 	@touch $@
 
 .PHONY: tools-test tools-check tools-bench tools-bench-rss require-jemalloc

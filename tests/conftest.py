@@ -22,6 +22,11 @@ import alloc
 COMPONENTS = {
     "core": "the compiled core",
     "jemalloc": "jemalloc-sys, installed",
+    "cpython": "CPython: reference counts, its C API, its modules",
+    "processes": "a platform that starts processes",
+    "threads": "a platform that starts threads",
+    "loop": "asyncio.run (in a browser JavaScript runs the event loop)",
+    "proc": "a /proc",
     "cc": "a C compiler and Python's headers and library",
     "gdb": "gdb (Debian: apt-get install gdb)",
     "gunicorn": "gunicorn (pip install gunicorn)",
@@ -87,6 +92,9 @@ def pytest_collection_modifyitems(config, items):
     without = {f"needs_{name}" for name in config.getoption("--without")}
     if config.getoption("--implementation") == "python":
         without.add("needs_core")
+    for item in items:
+        if "python" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.needs_processes)
     gone = [item for item in items if without & {mark.name for mark in item.iter_markers()}]
     if gone:
         config.hook.pytest_deselected(items=gone)

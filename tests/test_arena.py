@@ -389,6 +389,7 @@ def test_blocks_that_are_dropped_are_freed(arena):
     assert arena.statistics().blocks == 0
 
 
+@pytest.mark.needs_proc
 def test_a_dropped_arena_gives_its_memory_back():
     def rss():
         with open("/proc/self/statm") as file:

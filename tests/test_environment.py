@@ -74,6 +74,7 @@ print("has no effect" in str(alloc.decision()), alloc.decision().rule)
     assert out == "True True\nTrue disable"
 
 
+@pytest.mark.needs_cpython  # PyPy writes contextvars in Python
 def test_import_pulls_in_nothing_heavy(python):
     out = python(
         """

@@ -1,5 +1,7 @@
 """The arena where no extension module loads, as in a host that hides libpython."""
 
+import pytest
+
 HIDE = """
 import sys
 for name in ("_pickle", "_ctypes", "mmap", "_contextvars"):
@@ -27,5 +29,6 @@ print(alloc.verify().ok)
 """
 
 
+@pytest.mark.needs_cpython
 def test_blocks_views_and_scopes_work(python):
     assert python(HIDE, env={"ALLOC_IMPLEMENTATION": "python"}) == "True"

@@ -92,4 +92,4 @@ def test_array_of_negative(count, itemsize):
 
 def test_the_empty_address_suits_every_alignment():
     assert sys.maxsize == EMPTY_ADDRESS - 1
-    assert all(EMPTY_ADDRESS % (1 << bit) == 0 for bit in range(63))
+    assert all(EMPTY_ADDRESS % (1 << bit) == 0 for bit in range(sys.maxsize.bit_length()))

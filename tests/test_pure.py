@@ -77,6 +77,7 @@ def test_addresses_of_nobody():
             call("1")
 
 
+@pytest.mark.needs_threads
 def test_scopes_nest_and_belong_to_a_context():
     outer, inner = Arena(), Arena()
     one = _pure.enter_scope(outer)

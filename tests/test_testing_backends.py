@@ -48,7 +48,7 @@ def test_conformance_core(backend):
 @pytest.mark.parametrize(
     "names",
     [
-        pytest.param(("pool", "arena"), id="pool-arena"),
+        pytest.param(("pool", "arena"), id="pool-arena", marks=pytest.mark.needs_cpython),
         pytest.param(("system", "arena"), id="system-arena", marks=pytest.mark.needs_core),
         pytest.param(
             ("system", "jemalloc", "arena"),

@@ -12,6 +12,8 @@ import alloc
 from alloc.testing import TableError, check_table
 from alloc.testing.table import ABI, CAPABILITIES, CAPSULE, TableStruct
 
+pytestmark = [pytest.mark.needs_cc, pytest.mark.needs_cpython]
+
 HERE = pathlib.Path(__file__).parent / "kit"
 
 FAULTS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from operator import index
-from weakref import ref
 
 from ._select import backend
 from .adaptors._base import Forwarding
@@ -19,6 +18,7 @@ from .layout import EMPTY_ADDRESS, Layout, check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Any, SupportsIndex
 
@@ -54,7 +54,7 @@ class Span:
     def __init__(self, parent: Span | None) -> None:
         self.ended = False
         self.parent = parent
-        self.arrays: list[ref[Any]] = []
+        self.arrays: list[Callable[[], Any]] = []
 
     def exports(self) -> int:
         """Buffers of its blocks out there, inner scopes' included."""

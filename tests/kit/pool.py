@@ -6,6 +6,7 @@ keeps all of the contract, so what the kit finds in a broken one is the fault.
 
 import ctypes
 import mmap
+import sys
 import threading
 import weakref
 
@@ -13,7 +14,7 @@ import alloc
 from alloc import EMPTY_ADDRESS, AllocError, HeapStatistics, Layout
 from alloc.layout import array_size, check
 
-ROOM = 256 << 20
+ROOM = 256 << 20 if sys.maxsize > 1 << 32 else 64 << 20
 
 
 class Pool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from weakref import ref
 
 from alloc._exchanged import Exchanged
 from alloc.errors import DoubleFreeError, UseAfterFreeError
 from alloc.layout import EMPTY_ADDRESS, Layout, check
 
+from ._view import PYPY, export
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Any, SupportsIndex
 
@@ -27,7 +29,7 @@ class Block(Exchanged):
     """
 
     # `_address` is 0 once freed, and EMPTY_ADDRESS exactly if `_size` is 0.
-    # `_exports` refers weakly to what lives as long as a view; None: never any.
+    # `_exports` tell whether a view lives, see `_view`; None: never any.
     __slots__ = ("__weakref__", "_address", "_align", "_busy", "_exports", "_owner", "_size")
 
     _owner: Forwarding
@@ -35,7 +37,7 @@ class Block(Exchanged):
     _size: int
     _align: int
     _busy: bool
-    _exports: list[ref[Any]] | None
+    _exports: list[Callable[[], Any]] | None
 
     def __init__(self) -> None:
         raise TypeError("blocks come from allocate()")
@@ -50,11 +52,12 @@ class Block(Exchanged):
             raise BufferError("the block is being resized")
         if self._exports is None:
             return
-        if sys.implementation.name != "cpython":
+        live = [alive for alive in self._exports if alive() is not None]
+        if live and PYPY:
             import gc
 
             gc.collect()  # only that finds views which nobody released
-        live = [export for export in self._exports if export() is not None]
+            live = [alive for alive in live if alive() is not None]
         self._exports = live or None
         if live:
             raise BufferError(f"the block has {len(live)} exported buffer(s)")
@@ -100,16 +103,9 @@ class Block(Exchanged):
     @property
     def view(self) -> memoryview:
         """A new writable memoryview; it counts as an exported buffer."""
-        import ctypes
-
-        address = self._live()
-        if self._size:
-            array: Any = (ctypes.c_ubyte * self._size).from_address(address)
-        else:
-            array = (ctypes.c_ubyte * 0)()
-        array.block = self
-        self._exports = [ref(array), *(e for e in self._exports or () if e() is not None)]
-        return memoryview(array).cast("B")
+        view, alive = export(self, self._live(), self._size)
+        self._exports = [alive, *(e for e in self._exports or () if e() is not None)]
+        return view
 
     if sys.version_info >= (3, 12):
 

@@ -35,7 +35,7 @@ class Capabilities:
     """``statistics()`` is offered.  If it counts ``blocks``, the count is held to be exact."""
 
     threads: bool = True
-    """May be used by several threads at once."""
+    """May be used by several threads at once (tested where there are threads)."""
 
     collected: bool = True
     """A block that is dropped is freed (tested where reference counts do it at once)."""

@@ -301,8 +301,10 @@ class RecordedBlock:
         # The upstream's block frees itself, after the last view of it.
         self._owner.gone(self._record)
 
-    def __buffer__(self, flags: int) -> memoryview:
-        return self._block.view
+    if sys.version_info >= (3, 12):
+
+        def __buffer__(self, flags: int, /) -> memoryview:
+            return self._block.view
 
     def __repr__(self) -> str:
         return f"<recorded {self._block!r}>"
