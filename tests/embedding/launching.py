@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import importlib.util
 import itertools
 import json
 import os
 import shutil
+import socket
 import struct
 import subprocess
 import sys
 import sysconfig
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +31,15 @@ REPORTING = f"{HOSTED}; report.emit()"
 
 SECONDS = 120
 
-PACKAGES = {"gdb": "gdb", "unshare": "util-linux", "rustc": "rustc"}
+PACKAGES = {
+    "apache2": "apache2",
+    "gdb": "gdb",
+    "node": "nodejs",
+    "rustc": "rustc",
+    "unshare": "util-linux",
+    "uwsgi": "uwsgi-core",
+    "vim": "vim-nox",
+}
 """The package of each program that these tests start."""
 
 
@@ -64,7 +77,8 @@ class Kit:
         # The two packages and nothing else of site-packages: hosts such as gdb
         # bring another Python.
         packages = place / "packages"
-        packages.mkdir()
+        for directory in (packages, place / "home", place / "tmpdir"):
+            directory.mkdir()
         (packages / "alloc").symlink_to(Path(alloc.__file__).resolve().parent)
         found = importlib.util.find_spec("jemalloc_sys")
         # Without an origin it is what an uninstallation left behind.
@@ -90,7 +104,8 @@ class Kit:
             for name, text in os.environ.items()
             if not name.startswith(("PYTHON", "ALLOC_", "PYTEST_", "VIRTUAL_ENV", "MALLOC_"))
         }
-        return {**kept, "ALLOC_TEST_PATH": str(self.packages), **more}
+        places = {name: str(self.place / name.lower()) for name in ("HOME", "TMPDIR")}
+        return {**kept, **places, "ALLOC_TEST_PATH": str(self.packages), **more}
 
     def run(
         self,
@@ -137,6 +152,51 @@ class Kit:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Failure(f"{command}\n{done.stderr}")
+
+
+# --- servers: the answer to a request is the report ------------------------------------
+
+
+def free_port() -> int:
+    """A port of the loopback that was free a moment ago."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(command: list[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server, with its words in ``log``, and end it; what fails shows the log."""
+    with open(log, "wb") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
+    try:
+        yield server
+    except Failure as error:
+        raise Failure(f"{error}\n{log.read_text(errors='replace')}") from None
+    finally:
+        server.terminate()
+        server.wait(SECONDS)
+
+
+def ask(port: int, server: subprocess.Popen[bytes] | None = None) -> dict[str, Any]:
+    """The report of a server; one that is named is waited for until it listens."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+        try:
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            status, body = answer.status, answer.read().decode()
+        except ConnectionError as error:
+            if server is None or server.poll() is not None or time.monotonic() > deadline:
+                raise Failure(f"no answer: {error}") from None
+            time.sleep(0.05)
+            continue
+        finally:
+            connection.close()
+        if status != 200:
+            raise Failure(f"{status}: {body}")
+        return dict(json.loads(body))
 
 
 def compiler() -> str:

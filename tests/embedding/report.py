@@ -4,6 +4,8 @@ Imported or executed by every program, host and guest of these tests.  Needs
 nothing but the standard library, and works where no extension module loads.
 """
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -85,11 +87,50 @@ def state():
         "limits": _lines("/proc/self/limits"),
         "threads": _entries("/proc/self/task"),
         "descriptors": _entries("/proc/self/fd"),
+        "files": [_entries(os.environ.get(name, "")) for name in ("HOME", "TMPDIR")],
         "Python's signal handlers": {
             number: repr(signal.getsignal(number)) for number in signal.valid_signals()
         },
         **_c_state(),
     }
+
+
+def _differences(before, after):
+    return {name: [before[name], after[name]] for name in before if before[name] != after[name]}
+
+
+def _again(alloc):
+    """In a guest: import again, reload, load afresh, `install()` and `info()`."""
+    import importlib
+
+    import alloc.cli
+
+    first = alloc.decision()
+    block = alloc.allocate(100)
+    importlib.reload(alloc)
+    again = [alloc.decision()]
+    block.free()
+    installed = bool(alloc.install())
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        status = alloc.cli.info()
+    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if _ours(name)}
+    import alloc as fresh
+
+    again.append(fresh.decision())
+    fresh.allocate(100).free()
+    sys.modules.update(kept)
+    return {
+        "same again": all(
+            (each.embedding, each.allocator) == (first.embedding, first.allocator) for each in again
+        ),
+        "installed": installed,
+        "info": printed.getvalue(),
+        "info status": status,
+    }
+
+
+def _ours(name):
+    return name.split(".")[0] == "alloc"
 
 
 def report():
@@ -102,8 +143,9 @@ def report():
 
     with alloc.allocate(4096) as block:  # the first use takes the decision
         owner = block.allocator.name
-    after = state()
     decision = alloc.decision()
+    after = state()
+    guest = decision.embedding == "guest" and _again(alloc)
     verification = alloc.verify()
     return {
         "first": first,
@@ -116,11 +158,12 @@ def report():
         "block": owner,
         "verified": verification.ok,
         "verification": str(verification),
-        "changed": {
-            name: [before[name], after[name]] for name in before if before[name] != after[name]
-        },
+        "changed": _differences(before, after),
+        "changed later": _differences(before, state()) if guest else {},
+        **(guest or {}),
         "mapped": [path for path in libraries() if path not in mapped],
         "jemalloc mapped": mapped and any("jemalloc" in path for path in libraries()),
+        "package": alloc.__file__,
         "executable": sys.executable,
         "orig_argv": getattr(sys, "orig_argv", None),
         "initial thread": os.getpid() == _thread_id(),
@@ -149,6 +192,15 @@ def wsgi(environ, start_response):
     body = json.dumps(report()).encode()
     start_response("200 OK", [("Content-Type", "application/json")])
     return [body]
+
+
+async def asgi(scope, receive, send):
+    """The report as an ASGI application."""
+    if scope["type"] != "http":
+        raise RuntimeError("http only")
+    body = json.dumps(report()).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
 
 
 if __name__ == "__main__":

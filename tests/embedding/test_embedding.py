@@ -43,6 +43,18 @@ def test_setting(kit, setting):
         assert report["jemalloc mapped"] == (expected == "jemalloc"), report["mapped"]
     assert report["verified"], text
     assert report["changed"] == {}
+    if decision["embedding"] == "guest":
+        check_guest(report)
+
+
+def check_guest(report):
+    """Nothing is routed; imported again and reloaded it decides the same; info() tells."""
+    assert not report["installed"], "install() was active in a guest"
+    assert report["same again"]
+    assert report["changed later"] == {}
+    assert report["info status"] == 0, report["info"]
+    for text in ("guest", *report["decision"]["evidence"], report["implementation"]):
+        assert text in report["info"], report["info"]
 
 
 def test_this_process():

@@ -11,6 +11,15 @@ the program, and 125 if it was not handed over to.  docs/cli.md has them by comm
 import sys
 
 
+def __getattr__(name):
+    """``alloc.cli.info()`` for guests, which have no command line."""
+    if name == "info":
+        from importlib import import_module
+
+        return import_module(f"{__name__}.info")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def commands():
     """Names of the commands."""
     import pkgutil

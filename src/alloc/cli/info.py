@@ -4,6 +4,8 @@ usage: python -m alloc info [--json] [--options]
 
   --options   all options of jemalloc, not only those that somebody set
 
+In a guest, where there is no command line: `import alloc.cli; alloc.cli.info()`.
+
 For bug reports: the decision and its evidence, backends and versions, what the machine
 and the environment say, what is preloaded, jemalloc's options with who set each, and the
 checks of verify().
@@ -11,8 +13,10 @@ checks of verify().
 Exit status: 0 all checks hold, 1 one does not, 2 wrong usage.
 """
 
+import os
 import platform
 import sys
+import types
 
 import alloc
 
@@ -22,11 +26,12 @@ from ._facts import write_json
 
 def version_of(name):
     """Of an installed distribution, or ``None``."""
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
+        # Needs extension modules, which not every guest can load.
+        from importlib.metadata import version
+
         return version(name)
-    except PackageNotFoundError:
+    except ImportError:  # PackageNotFoundError is one
         return None
 
 
@@ -49,6 +54,9 @@ def _system_backend():
 
 def _jemalloc():
     try:
+        if alloc.decision().embedding == "guest" and not alloc.jemalloc.loaded():
+            # To tell more it would have to be loaded, and a guest does not disturb.
+            return {"serves": None, "library": _library()}
         found = alloc.Jemalloc()
     except alloc.BackendUnavailableError as error:
         return {"serves": False, "trouble": str(error)}
@@ -103,7 +111,7 @@ def collect():
             "implementation": alloc.implementation,
             "python": sys.version.replace("\n", " "),
             "executable": sys.executable,
-            "platform": platform.platform(),
+            "platform": _platform(),
         },
         "decision": alloc.decision(),
         "backends": backends(),
@@ -115,6 +123,16 @@ def collect():
         "checks": [*checks.checks],
         "ok": checks.ok,
     }
+
+
+def _platform():
+    """As ``platform.platform()``, which may fork: a host may watch its children."""
+    if not hasattr(os, "uname"):
+        return platform.platform()
+    system = os.uname()
+    name = f"{system.sysname}-{system.release}-{system.machine}"
+    libc = "".join(platform.libc_ver())
+    return f"{name}-with-{libc}" if libc else name
 
 
 def machine(found):
@@ -140,6 +158,8 @@ def _size(value):
 
 
 def _backend_line(found):
+    if found["serves"] is None:
+        return f"{found['library']}, not loaded: this process has a host"
     if not found["serves"]:
         return f"warning: cannot serve: {found['trouble']}"
     parts = [found.get("version"), found.get("libc"), found.get("library") or found.get("malloc")]
@@ -200,3 +220,17 @@ def main(arguments):
     else:
         show(found, "--options" in arguments)
     return 0 if found["ok"] else 1
+
+
+class _Command(types.ModuleType):
+    """This module, which a guest may call: ``alloc.cli.info()``."""
+
+    def __call__(self, *arguments):
+        """Print what ``python -m alloc info`` prints, to ``sys.stdout``; return its status.
+
+        Changes nothing in the process.  Needs the GIL.
+        """
+        return main(list(arguments))
+
+
+sys.modules[__name__].__class__ = _Command
