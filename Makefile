@@ -18,13 +18,16 @@ STAMPS = $(VENV)/stamps
 
 say = @printf '\n==> %s\n' "$(1)"
 deselect = $(foreach part,$(WITHOUT),--without $(part))
+# Programs that are not Python's: `hosts` installs them, `test-hosts` is their run.
+HOSTS = vim uwsgi apache node
+apart = $(foreach part,$(HOSTS),--without $(part))
 
 ALLOC_SOURCES = $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.h') \
 	pyproject.toml setup.py README.md
 JEMALLOC_SOURCES = $(shell find $(JEMALLOC) -path '*/build' -prune -o -path '*/source' -prune -o \
 	-path '*/tests' -prune -o -path '*/bench' -prune -o -path '*.egg-info' -prune -o -type f -print)
 
-.PHONY: help demo test test-python test-pypy test-pyodide test-jemalloc check bench bench-rss build examples clean
+.PHONY: help demo test test-hosts hosts test-python test-pypy test-pyodide test-jemalloc check bench bench-rss build examples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -36,11 +39,21 @@ demo: build ## build everything into .venv and run the main job on real input
 
 test: build tools-test require-jemalloc ## the tests, against what `build` installed
 	$(call say,the tests)
-	@$(BIN)/python -m pytest tests -q $(deselect) $(ARGS)
+	@$(BIN)/python -m pytest tests -q $(deselect) $(apart) $(ARGS)
+
+hosts: ## install the programs of `test-hosts`, as root on Debian
+	@apt-get update -qq && apt-get install -y --no-install-recommends \
+		gdb vim-nox uwsgi-core uwsgi-plugin-python3 apache2 libapache2-mod-wsgi-py3 \
+		$$(command -v node >/dev/null || echo nodejs libnode-dev)
+
+test-hosts: build tools-test require-jemalloc ## who owns the process, in gdb, vim, uWSGI, Apache and node
+	$(call say,the tests in other programs: $(HOSTS))
+	@$(BIN)/python -m pytest tests/embedding -q $(deselect) $(ARGS) \
+		-m "needs_gdb$(foreach part,$(HOSTS), or needs_$(part))"
 
 test-python: build tools-test ## the same tests on the pure-Python implementation
 	$(call say,the tests on the pure-Python implementation)
-	@ALLOC_IMPLEMENTATION=python $(BIN)/python -m pytest tests -q --implementation python $(deselect) $(ARGS)
+	@ALLOC_IMPLEMENTATION=python $(BIN)/python -m pytest tests -q --implementation python $(deselect) $(apart) $(ARGS)
 
 # Not there: tests of the core, of embedding in CPython, and of other packages.
 test-pypy: $(STAMPS)/pure ## the tests that apply, on PyPy with the pure wheel (PYPY=pypy3)

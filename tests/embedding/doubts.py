@@ -1,9 +1,10 @@
 """Where the process hides what the rule looks for: never a crash, in doubt guest."""
 
 import os
+import sys
 
-from launching import REPORT, program
-from registry import standalone
+from launching import HOSTED, REPORT, REPORTING, module, program
+from registry import guest, standalone
 
 PURE = {"ALLOC_IMPLEMENTATION": "python"}
 
@@ -13,8 +14,9 @@ def _(kit):
     return kit.run([kit.host("stacks.c"), "main", REPORT], PYTHONHOME=kit.home)
 
 
-def _seccomp(kit, filter):
-    return kit.run([kit.host("seccomp.c", python=False), filter, kit.python, REPORT])
+def _seccomp(kit, filter, *command, **environ):
+    command = command or (kit.python, REPORT)
+    return kit.run([kit.host("seccomp.c", python=False), filter, *command], **environ)
 
 
 standalone("seccomp, common calls or EPERM", "needs_cc")(lambda kit: _seccomp(kit, "refuse"))
@@ -24,10 +26,10 @@ standalone("seccomp, rt_sigprocmask restricted", "needs_cc", verdict="guest")(
 )
 
 
-def _without_proc(kit, **environ):
+def _without_proc(kit, *command, **environ):
     options = ["-m"] if os.geteuid() == 0 else ["-r", "-m"]
     hidden = [program("unshare"), *options, "sh", "-c", 'umount -l /proc && exec "$@"', "sh"]
-    return kit.run([*hidden, kit.python, REPORT], **environ)
+    return kit.run([*hidden, *(command or (kit.python, REPORT))], **environ)
 
 
 standalone("no /proc", "needs_unshare")(_without_proc)
@@ -37,3 +39,64 @@ standalone("script, pure Python", implementation="python")(
 standalone("no /proc, pure Python", "needs_unshare", verdict="guest", implementation="python")(
     lambda kit: _without_proc(kit, **PURE)
 )
+
+
+# --- the same doubts about a guest --------------------------------------------------------
+
+
+def _legacy(kit, code=REPORTING):
+    """The command of a plain C host, and the environment that it needs."""
+    return [kit.host("legacy.c"), code], {"PYTHONHOME": kit.home}
+
+
+def _in_host(kit, wrap, *arguments, **more):
+    command, environ = _legacy(kit)
+    return wrap(kit, *arguments, *command, **environ, **more)
+
+
+guest("C host, no /proc", "needs_cc", "needs_unshare")(lambda kit: _in_host(kit, _without_proc))
+for _filter, _more in (("refuse", {}), ("kill", {"ALLOC_TEST_INFO": "no"}), ("mask", {})):
+    guest(f"C host, seccomp ({_filter})", "needs_cc")(
+        lambda kit, filter=_filter, more=_more: _in_host(kit, _seccomp, filter, **more)
+    )
+
+
+def _limited(kit, limit, *command, **environ):
+    return kit.run(["sh", "-c", f'ulimit -s {limit} && exec "$@"', "sh", *command], **environ)
+
+
+for _limit in ("128", "unlimited"):
+    guest(f"C host, ulimit -s {_limit}", "needs_cc")(
+        lambda kit, limit=_limit: _in_host(kit, _limited, limit)
+    )
+
+for _seed in ("1", "2", "3", "4"):
+    guest(f"C host, stack of garbage {_seed}", "needs_cc")(
+        lambda kit, seed=_seed: kit.run(
+            [kit.host("garbage.c"), seed, REPORTING], PYTHONHOME=kit.home
+        )
+    )
+
+
+@guest("C host, greenlet", "needs_cc", "needs_gevent")
+def _(kit):
+    module("greenlet")
+    places = [p for p in sys.path if p.endswith("-packages")]
+    switch = "import greenlet; greenlet.greenlet(report.emit).switch()"
+    code = f"{HOSTED}; sys.path += {places!r}; {switch}"
+    command, environ = _legacy(kit, code)
+    return kit.run(command, **environ)
+
+
+@standalone("greenlet, imported in the deepest of fifty", "needs_gevent")
+def _(kit):
+    module("greenlet")
+    return kit.run([kit.python, kit.script(NESTED)])
+
+
+NESTED = """
+import greenlet
+def dive(depth):
+    return greenlet.greenlet(dive).switch(depth - 1) if depth else report.emit()
+greenlet.greenlet(dive).switch(50)
+"""

@@ -40,6 +40,18 @@ def _entries(path):
         return []
 
 
+def _descriptors():
+    """Open files.  ALLOC_TEST_BUSY: threads of the host's open and close sockets meanwhile."""
+    found = {}
+    for number in _entries("/proc/self/fd"):
+        try:
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:  # the one that listed them
+            continue
+    busy = ("socket:", "pipe:", "anon_inode:") if "ALLOC_TEST_BUSY" in os.environ else ()
+    return {number: target for number, target in found.items() if not target.startswith(busy)}
+
+
 def libraries():
     """Files mapped into this process; none where there is no /proc."""
     fields = (line.split(None, 5) for line in _lines("/proc/self/maps"))
@@ -86,7 +98,7 @@ def state():
         "status": [line for line in _lines("/proc/self/status") if line.startswith(STATUS)],
         "limits": _lines("/proc/self/limits"),
         "threads": _entries("/proc/self/task"),
-        "descriptors": _entries("/proc/self/fd"),
+        "descriptors": _descriptors(),
         "files": [_entries(os.environ.get(name, "")) for name in ("HOME", "TMPDIR")],
         "Python's signal handlers": {
             number: repr(signal.getsignal(number)) for number in signal.valid_signals()
@@ -111,8 +123,11 @@ def _again(alloc):
     again = [alloc.decision()]
     block.free()
     installed = bool(alloc.install())
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        status = alloc.cli.info()
+    printed, status = io.StringIO(), None
+    # Without: where the standard library's own modules, which it imports, are death.
+    if os.environ.get("ALLOC_TEST_INFO") != "no":
+        with contextlib.redirect_stdout(printed):
+            status = alloc.cli.info()
     kept = {name: sys.modules.pop(name) for name in list(sys.modules) if _ours(name)}
     import alloc as fresh
 
@@ -164,10 +179,26 @@ def report():
         "mapped": [path for path in libraries() if path not in mapped],
         "jemalloc mapped": mapped and any("jemalloc" in path for path in libraries()),
         "package": alloc.__file__,
+        "main image": _main_image(),
+        "tag": _tag(),
         "executable": sys.executable,
         "orig_argv": getattr(sys, "orig_argv", None),
         "initial thread": os.getpid() == _thread_id(),
     }
+
+
+def _main_image():
+    try:
+        return os.readlink("/proc/self/exe")
+    except OSError:
+        return ""
+
+
+def _tag():
+    """Of extension modules, such as ``cpython-311-x86_64-linux-gnu``."""
+    import sysconfig
+
+    return sysconfig.get_config_var("SOABI")
 
 
 def _thread_id():

@@ -126,7 +126,7 @@ def _(kit):
     module("ipykernel")
     driver = kit.path("notebook.py")
     driver.write_text(NOTEBOOK.format(code=REPORTING, seconds=SECONDS))
-    return kit.run([kit.python, str(driver)])
+    return kit.run([kit.python, str(driver)], ALLOC_TEST_BUSY="1")
 
 
 @standalone("PyInstaller, one folder", "needs_pyinstaller")

@@ -8,7 +8,8 @@ inside.  ``test_embedding.py`` compares, ``table.py`` prints.
 import standalones  # isort: skip
 import servers  # isort: skip
 import guests  # isort: skip
+import programs  # isort: skip
 import doubts  # isort: skip
 from registry import SETTINGS
 
-__all__ = ["SETTINGS", "doubts", "guests", "servers", "standalones"]
+__all__ = ["SETTINGS", "doubts", "guests", "programs", "servers", "standalones"]

@@ -13,7 +13,6 @@ checks of verify().
 Exit status: 0 all checks hold, 1 one does not, 2 wrong usage.
 """
 
-import os
 import platform
 import sys
 import types
@@ -126,13 +125,15 @@ def collect():
 
 
 def _platform():
-    """As ``platform.platform()``, which may fork: a host may watch its children."""
-    if not hasattr(os, "uname"):
-        return platform.platform()
-    system = os.uname()
-    name = f"{system.sysname}-{system.release}-{system.machine}"
-    libc = "".join(platform.libc_ver())
-    return f"{name}-with-{libc}" if libc else name
+    """The target, kernel and C library.
+
+    Not ``platform.platform()``, which may fork, and no ``uname``: a host may watch its
+    children and forbid calls.
+    """
+    target = getattr(sys.implementation, "_multiarch", sys.platform)
+    kernel = _system.first_line("/proc/sys/kernel/osrelease")
+    libc = " ".join(platform.libc_ver()).strip()
+    return ", ".join(part for part in (target, kernel and f"kernel {kernel}", libc) if part)
 
 
 def machine(found):
