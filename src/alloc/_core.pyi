@@ -11,6 +11,7 @@ from .protocols import Block as BlockProtocol
 IMPLEMENTATION: Final[str]
 import_stack: Final[tuple[int, int, str, str]]
 exported_host: Final[int]
+quickened: Final[bool]
 scope: ContextVar[Allocator]
 
 @final

@@ -4,7 +4,8 @@
 """The compiled core: backends, blocks, and dispatch through the C table.
 
 Hot path: one indirect call through `alloc_table`, no lock, no counter.  What not
-everyone needs is an adaptor.  All functions here need the GIL and may be called
+everyone needs is an adaptor.  In front of the hottest functions here stand those of
+`_c/entry.h`, which take the ordinary calls; these take all.  All functions here need the GIL and may be called
 from any thread; the table's slots themselves need no GIL (`alloc.h`).
 """
 
@@ -14,21 +15,41 @@ from cpython.contextvars cimport (
     PyContextVar_New, PyContextVar_Reset, PyContextVar_Set, get_value,
 )
 from cpython.memoryview cimport PyMemoryView_FromObject
-from cpython.object cimport PyObject, PyTypeObject, destructor
+from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport uint64_t, uintptr_t
 
-from alloc._raw cimport grant, regrant, release, to_layout, to_pointer, to_size
+from alloc._raw cimport grant, refuse, regrant, release, to_layout, to_pointer, to_size
 from alloc._table cimport (
     ALLOC_CAP_OWNS, ALLOC_CAP_RESIZE, ALLOC_CAP_UNSIZED, ALLOC_CAP_ZEROED, DEFAULT_ALIGN, EMPTY,
     alloc_table, degraded_table, je, je_epoch, je_load, je_number, je_owns, jemalloc_table,
-    quick_size, system_table,
+    system_table,
 )
 
 from alloc._again cimport Py_AtExit, forget_module
 
 IMPLEMENTATION = "cython"
 
-Py_AtExit(forget_module)
+
+cdef extern from "_c/entry.h":
+    struct entry_state "alloc_now":
+        PyObject *native
+        int foreign
+        int (*refuse)(const alloc_table *table, size_t size, size_t align) except -1
+    entry_state now "alloc_now"
+    object quick_block "alloc_quick_block"(PyObject *owner, size_t size, size_t align, int zeroed)
+    int adopt_block "alloc_block_adopt"(PyTypeObject *type, object block, void *ptr,
+                                        void *exports) except -1
+    int ENTRIES "ALLOC_ENTRIES"
+    int quicken "alloc_entry_quicken"(dict names, PyTypeObject *native)
+    void forget_entry "alloc_entry_forget"()
+
+
+cdef void forget() noexcept:
+    forget_entry()
+    forget_module()
+
+
+Py_AtExit(forget)
 
 cdef extern from "_c/probe.h":
     ctypedef struct stack_facts "alloc_stack_facts":
@@ -74,58 +95,46 @@ cdef int load_helpers() except -1:
 # other Python objects.
 @cython.final
 @cython.no_gc
-@cython.freelist(256)
 cdef class Block:
     """Memory with an owner; see `alloc.protocols.Block`."""
 
-    cdef NativeAllocator owner       # kept alive, so that the table is
-    cdef const alloc_table *table    # owner's at the time: a host may revoke its table
-    cdef void *ptr                   # NULL once freed; EMPTY exactly if nbytes is 0
+    # The fields of alloc_block_object (_c/block.h), in its order.
+    cdef NativeAllocator owner
+    cdef const alloc_table *table
+    cdef void *ptr
     cdef size_t nbytes
     cdef size_t alignment
-    cdef Py_ssize_t exports          # buffers out there; above 0 nothing may move
+    cdef Py_ssize_t exports
     cdef object __weakref__
 
     def __init__(self):
         raise TypeError("blocks come from allocate()")
 
-    cdef int live(self) except -1:
-        if self.ptr is NULL:
-            from alloc.errors import UseAfterFreeError
-
-            raise UseAfterFreeError("the block was freed")
-        return 0
-
-    cdef int unexported(self) except -1:
-        if self.exports > 0:
-            raise BufferError(f"the block has {self.exports} exported buffer(s)")
-        return 0
-
     @property
     def address(self):
-        self.live()
+        live(self)
         return <uintptr_t>self.ptr
 
     @property
     def size(self):
-        self.live()
+        live(self)
         return self.nbytes
 
     @property
     def align(self):
-        self.live()
+        live(self)
         return self.alignment
 
     @property
     def layout(self):
-        self.live()
+        live(self)
         from alloc.layout import Layout
 
         return Layout(self.nbytes, self.alignment)
 
     @property
     def usable_size(self):
-        self.live()
+        live(self)
         if self.nbytes == 0:
             return 0
         return self.table.usable_size(self.table.ctx, self.ptr)
@@ -140,15 +149,15 @@ cdef class Block:
 
     @property
     def view(self):
-        self.live()
+        live(self)
         return PyMemoryView_FromObject(self)
 
     def resize(self, size, *, bint move=True):
         cdef size_t new_size, align
         # Converted first: __index__ is foreign code and may free the block.
         to_layout(size, SIXTEEN, &new_size, &align)
-        self.live()
-        self.unexported()
+        live(self)
+        unexported(self)
         if new_size == self.nbytes:
             return True
         if new_size > 0 and self.nbytes > 0 and self.table.resize(
@@ -172,27 +181,27 @@ cdef class Block:
 
             raise DoubleFreeError("the block was freed already")
         if self.exports > 0:
-            self.unexported()
+            unexported(self)
         self.ptr = NULL
         release(self.table, ptr, self.nbytes, self.alignment)
 
     def __len__(self):
-        self.live()
+        live(self)
         return self.nbytes
 
     def __enter__(self):
-        self.live()
+        live(self)
         return self
 
     def __exit__(self, kind, value, traceback):
         cdef void *ptr = self.ptr
         if self.exports > 0:
-            self.unexported()
+            unexported(self)
         self.ptr = NULL
         release(self.table, ptr, self.nbytes, self.alignment)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        self.live()
+        live(self)
         PyBuffer_FillInfo(buffer, self, self.ptr, <Py_ssize_t>self.nbytes, False, flags)
         self.exports += 1
 
@@ -227,36 +236,36 @@ cdef class Block:
                 f" from {self.owner.name}>")
 
 
-# In place of a __dealloc__, around which Cython saves and restores the current
-# exception: a slot of a table raises none, and that costs as much as the free.
-cdef destructor finish = (<PyTypeObject *>Block).tp_dealloc
+# No methods of the class: these would give it a field more.
+cdef int live(Block self) except -1:
+    if self.ptr is NULL:
+        from alloc.errors import UseAfterFreeError
+
+        raise UseAfterFreeError("the block was freed")
+    return 0
 
 
-cdef void dealloc_block(PyObject *self) noexcept:
-    release((<Block>self).table, (<Block>self).ptr, (<Block>self).nbytes,
-            (<Block>self).alignment)
-    finish(self)
+cdef int unexported(Block self) except -1:
+    if self.exports > 0:
+        raise BufferError(f"the block has {self.exports} exported buffer(s)")
+    return 0
 
 
-(<PyTypeObject *>Block).tp_dealloc = dealloc_block
+cdef int adopt() except -1:
+    cdef Block block = Block.__new__(Block)
+    return adopt_block(<PyTypeObject *>Block, block, &block.ptr, &block.exports)
 
 
-cdef inline int quick_or_full(object size, object align, size_t *s, size_t *a) except -1:
-    """As `to_layout`; a call that leaves the alignment alone is not charged for it."""
-    if align is SIXTEEN and quick_size(size, s):
-        a[0] = DEFAULT_ALIGN
-        return 0
-    return to_layout(size, align, s, a)
+adopt()
 
 
-cdef inline Block new_block(NativeAllocator owner, size_t size, size_t align, bint zeroed):
-    cdef const alloc_table *table = owner.table
-    cdef void *ptr = grant(table, size, align, zeroed)
+cdef object new_block(NativeAllocator owner, size_t size, size_t align, bint zeroed):
+    if size > 0:
+        return quick_block(<PyObject *>owner, size, align, zeroed)
     cdef Block block = Block.__new__(Block)
     block.owner = owner
-    block.table = table
-    block.ptr = ptr
-    block.nbytes = size
+    block.table = owner.table
+    block.ptr = EMPTY
     block.alignment = align
     return block
 
@@ -292,7 +301,7 @@ cdef class NativeAllocator:
 
     def allocate(self, size, align=16, bint zeroed=False):
         cdef size_t s, a
-        quick_or_full(size, align, &s, &a)
+        to_layout(size, align, &s, &a)
         return new_block(self, s, a, zeroed)
 
     def malloc(self, size):
@@ -474,7 +483,6 @@ def jemalloc_owns(address):
 
 # --- the global allocator ------------------------------------------------------------
 
-cdef NativeAllocator native = None       # the current allocator, or None: look it up
 cdef object chosen = None                # the global allocator, or None: not decided yet
 cdef object first_use = None             # has it decided, see on_first_use()
 cdef list foreign = []                   # non-native ones that were ever current
@@ -520,6 +528,7 @@ cdef remember(object allocator):
         return
     if all(known is not allocator for known in foreign):
         foreign.append(allocator)
+        now.foreign = True
 
 
 cdef bint serves_raw(object allocator) except -1:
@@ -550,9 +559,10 @@ def set_first(allocator, expected):
 
 
 cdef void put_in_force(object allocator, const alloc_table *table) noexcept:
-    global native, chosen, c_table
+    global chosen, c_table
+    # Before `chosen`, which may be the last reference to what this borrowed before.
+    now.native = <PyObject *>allocator if not scoped and serves_raw(allocator) else NULL
     chosen = allocator
-    native = allocator if not scoped and serves_raw(allocator) else None
     c_table = table
 
 
@@ -581,10 +591,10 @@ def enter_scope(allocator):
 
     From the first scope on, each module-level call looks its context up.
     """
-    global native, scoped
+    global scoped
     remember(allocator)
     scoped = True
-    native = None
+    now.native = NULL
     return PyContextVar_Set(scope, allocator)
 
 
@@ -599,22 +609,16 @@ def allocate(size, align=16, bint zeroed=False):
     Raises ``AllocError`` if there is no memory, and as ``Layout`` does.
     """
     cdef size_t s, a
-    cdef NativeAllocator owner = native
-    if owner is None:
-        allocator = current_allocator()
-        if not isinstance(allocator, NativeAllocator):
-            return allocator.allocate(size, align, zeroed)
-        owner = allocator
-    quick_or_full(size, align, &s, &a)
-    return new_block(owner, s, a, zeroed)
+    allocator = current_allocator()
+    if not isinstance(allocator, NativeAllocator):
+        return allocator.allocate(size, align, zeroed)
+    to_layout(size, align, &s, &a)
+    return new_block(allocator, s, a, zeroed)
 
 
 def malloc(size):
     """C ``malloc`` from the current allocator: an address, at alignment 16."""
-    cdef NativeAllocator owner = native
-    if owner is None:
-        return current_allocator().malloc(size)
-    return <uintptr_t>grant(owner.table, to_size(size), DEFAULT_ALIGN, False)
+    return current_allocator().malloc(size)
 
 
 def calloc(count, itemsize=1):
@@ -678,3 +682,7 @@ def usable_size(address):
         return 0
     table = owner_of(ptr)
     return table.usable_size(table.ctx, ptr)
+
+
+now.refuse = refuse
+quickened = quicken(globals(), <PyTypeObject *>NativeAllocator) == ENTRIES

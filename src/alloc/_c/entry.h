@@ -1,0 +1,238 @@
+/* The quick way into the hot functions of _core.pyx.
+ *
+ * alloc_entry_quicken() puts a function of this file in front of one that Cython
+ * made.  It takes the call if all is ordinary (exact ints, positional arguments, a
+ * native allocator in force) and hands everything else to Cython's, which knows
+ * subclasses, keywords, scopes, errors.  Name, signature and documentation stay.
+ * Needs the GIL, as what is behind it does.
+ */
+#ifndef ALLOC_ENTRY_H
+#define ALLOC_ENTRY_H
+
+#include "block.h"
+#include "jemalloc.h"
+
+#define ALLOC_LIKELY(x) __builtin_expect(!!(x), 1)
+#if defined(_MSC_VER)
+#undef ALLOC_LIKELY
+#define ALLOC_LIKELY(x) (x)
+#endif
+
+static struct {
+    alloc_native *native; /* the allocator of module-level calls, borrowed; NULL: look it up */
+    int foreign;          /* whether raw addresses may belong to allocators that must be asked */
+    int (*refuse)(const alloc_table *, size_t size, size_t align); /* raises AllocError */
+} alloc_now;
+
+/* A small int of no subclass, not negative: its value is read, not computed. */
+static inline int alloc_quick_int(PyObject *object, size_t *value) {
+    if (ALLOC_UNLIKELY(!PyLong_CheckExact(object)))
+        return 0;
+#if PY_VERSION_HEX >= 0x030C0000
+    {
+        Py_ssize_t found;
+        if (!PyUnstable_Long_IsCompact((PyLongObject *)object))
+            return 0;
+        found = PyUnstable_Long_CompactValue((PyLongObject *)object);
+        *value = (size_t)found;
+        return found >= 0;
+    }
+#else
+    if (Py_SIZE(object) == 1) {
+        *value = ((PyLongObject *)object)->ob_digit[0];
+        return 1;
+    }
+    *value = 0;
+    return Py_SIZE(object) == 0;
+#endif
+}
+
+/* An address that a block can have, else 0.  See to_pointer() in _raw.pxd. */
+static inline uintptr_t alloc_quick_address(PyObject *object) {
+    uintptr_t value;
+    if (ALLOC_UNLIKELY(!PyLong_CheckExact(object)))
+        return 0;
+#if PY_VERSION_HEX < 0x030C0000 && PYLONG_BITS_IN_DIGIT == 30
+    if (ALLOC_LIKELY(Py_SIZE(object) == 2))
+        value = (uintptr_t)((PyLongObject *)object)->ob_digit[0] |
+                (uintptr_t)((PyLongObject *)object)->ob_digit[1] << 30;
+    else
+        return 0;
+#else
+    value = (uintptr_t)PyLong_AsUnsignedLongLong(object);
+    if (ALLOC_UNLIKELY(value == (uintptr_t)-1)) {
+        PyErr_Clear();
+        return 0;
+    }
+#endif
+    return ALLOC_UNLIKELY(value < 65536 || value >> 56 || value & 7) ? 0 : value;
+}
+
+/* --- the functions, and Cython's behind them -------------------------------------- */
+
+typedef PyObject *(*alloc_fast_function)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+
+static struct {
+    alloc_fast_function allocate, native_allocate, malloc, native_malloc, free, native_free;
+} alloc_slow;
+
+static inline PyObject *alloc_quick_block(alloc_native *owner, size_t size, size_t align,
+                                          int zeroed) {
+    const alloc_table *table = owner->table;
+    void *ptr;
+    Py_INCREF((PyObject *)owner); /* first: a table may run anything, also what drops it */
+    ptr = zeroed ? table->alloc_zeroed(table->ctx, size, align)
+                 : table->alloc(table->ctx, size, align);
+    PyObject *block;
+    if (ALLOC_UNLIKELY(ptr == NULL)) {
+        alloc_now.refuse(table, size, align);
+        block = NULL;
+    } else {
+        block = alloc_block_new(owner, table, ptr, size, align);
+        if (ALLOC_UNLIKELY(block == NULL))
+            table->dealloc(table->ctx, ptr, size, align);
+    }
+    if (ALLOC_UNLIKELY(block == NULL))
+        Py_DECREF((PyObject *)owner);
+    return block;
+}
+
+/* The arguments (size, align=16, zeroed=False), all positional and ordinary. */
+static inline int alloc_quick_arguments(PyObject *const *args, Py_ssize_t count, size_t *size,
+                                        size_t *align, int *zeroed) {
+    *align = ALLOC_DEFAULT_ALIGN;
+    *zeroed = 0;
+    if (ALLOC_UNLIKELY(count < 1 || count > 3 || !alloc_quick_int(args[0], size) || *size == 0))
+        return 0;
+    if (count >= 2 &&
+        (!alloc_quick_int(args[1], align) || *align == 0 || (*align & (*align - 1)) != 0))
+        return 0;
+    if (count == 3) {
+        *zeroed = args[2] == Py_True;
+        return *zeroed || args[2] == Py_False;
+    }
+    return 1;
+}
+
+static PyObject *alloc_entry_allocate(PyObject *self, PyObject *const *args, Py_ssize_t count,
+                                      PyObject *names) {
+    size_t size, align;
+    int zeroed;
+    if (ALLOC_LIKELY(names == NULL && alloc_now.native != NULL &&
+                     alloc_quick_arguments(args, count, &size, &align, &zeroed)))
+        return alloc_quick_block(alloc_now.native, size, align, zeroed);
+    return alloc_slow.allocate(self, args, count, names);
+}
+
+static PyObject *alloc_entry_native_allocate(PyObject *self, PyObject *const *args,
+                                             Py_ssize_t count, PyObject *names) {
+    size_t size, align;
+    int zeroed;
+    if (ALLOC_LIKELY(names == NULL && alloc_quick_arguments(args, count, &size, &align, &zeroed)))
+        return alloc_quick_block((alloc_native *)self, size, align, zeroed);
+    return alloc_slow.native_allocate(self, args, count, names);
+}
+
+static inline PyObject *alloc_quick_malloc(const alloc_table *table, size_t size) {
+    void *ptr = table->alloc(table->ctx, size, ALLOC_DEFAULT_ALIGN);
+    PyObject *address;
+    if (ALLOC_UNLIKELY(ptr == NULL)) {
+        alloc_now.refuse(table, size, ALLOC_DEFAULT_ALIGN);
+        return NULL;
+    }
+    address = PyLong_FromUnsignedLongLong((uintptr_t)ptr);
+    if (ALLOC_UNLIKELY(address == NULL))
+        table->dealloc(table->ctx, ptr, size, ALLOC_DEFAULT_ALIGN);
+    return address;
+}
+
+static PyObject *alloc_entry_malloc(PyObject *self, PyObject *const *args, Py_ssize_t count,
+ PyObject *names) {
+    size_t size;
+    if (ALLOC_LIKELY(count == 1 && names == NULL && alloc_now.native != NULL &&
+                     alloc_quick_int(args[0], &size) && size != 0))
+        return alloc_quick_malloc(alloc_now.native->table, size);
+    return alloc_slow.malloc(self, args, count, names);
+}
+
+static PyObject *alloc_entry_native_malloc(PyObject *self, PyObject *const *args, Py_ssize_t count,
+ PyObject *names) {
+    size_t size;
+    if (ALLOC_LIKELY(count == 1 && names == NULL && alloc_quick_int(args[0], &size) && size != 0))
+        return alloc_quick_malloc(((alloc_native *)self)->table, size);
+    return alloc_slow.native_malloc(self, args, count, names);
+}
+
+static PyObject *alloc_entry_free(PyObject *self, PyObject *const *args, Py_ssize_t count,
+ PyObject *names) {
+    uintptr_t address;
+    if (ALLOC_LIKELY(count == 1 && names == NULL && !alloc_now.foreign &&
+                     (address = alloc_quick_address(args[0])) != 0)) {
+        const alloc_table *table = alloc_je_owns(NULL, (void *)address) ? &alloc_jemalloc_table
+                                                                        : &alloc_system_table;
+        table->dealloc(table->ctx, (void *)address, 0, ALLOC_DEFAULT_ALIGN);
+        Py_RETURN_NONE;
+    }
+    return alloc_slow.free(self, args, count, names);
+}
+
+static PyObject *alloc_entry_native_free(PyObject *self, PyObject *const *args, Py_ssize_t count,
+ PyObject *names) {
+    uintptr_t address;
+    if (ALLOC_LIKELY(count == 1 && names == NULL &&
+                     (address = alloc_quick_address(args[0])) != 0)) {
+        const alloc_table *table = ((alloc_native *)self)->table;
+        table->dealloc(table->ctx, (void *)address, 0, ALLOC_DEFAULT_ALIGN);
+        Py_RETURN_NONE;
+    }
+    return alloc_slow.native_free(self, args, count, names);
+}
+
+/* --- putting them in front --------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    int method; /* of NativeAllocator, else of the module */
+    alloc_fast_function quick;
+    alloc_fast_function *slow;
+} alloc_entries[] = {
+    {"allocate", 0, alloc_entry_allocate, &alloc_slow.allocate},
+    {"allocate", 1, alloc_entry_native_allocate, &alloc_slow.native_allocate},
+    {"malloc", 0, alloc_entry_malloc, &alloc_slow.malloc},
+    {"malloc", 1, alloc_entry_native_malloc, &alloc_slow.native_malloc},
+    {"free", 0, alloc_entry_free, &alloc_slow.free},
+    {"free", 1, alloc_entry_native_free, &alloc_slow.native_free},
+};
+enum { ALLOC_ENTRIES = sizeof alloc_entries / sizeof *alloc_entries };
+
+/* How many of ALLOC_ENTRIES are in front now.  One whose
+ * definition is not as expected stays as Cython made it: correct, and slower. */
+static int alloc_entry_quicken(PyObject *names, PyTypeObject *native) {
+    int i, done = 0;
+    for (i = 0; i < ALLOC_ENTRIES; i++) {
+        PyObject *found = PyDict_GetItemString(
+            alloc_entries[i].method ? native->tp_dict : names, alloc_entries[i].name);
+        PyMethodDef *definition = NULL;
+        if (found != NULL && PyCFunction_CheckExact(found))
+            definition = ((PyCFunctionObject *)found)->m_ml;
+        else if (found != NULL && Py_IS_TYPE(found, &PyMethodDescr_Type))
+            definition = ((PyMethodDescrObject *)found)->d_method;
+        if (definition == NULL || definition->ml_flags != (METH_FASTCALL | METH_KEYWORDS))
+            continue;
+        /* The definitions are C and outlive an interpreter. */
+        if (definition->ml_meth != (PyCFunction)(void (*)(void))alloc_entries[i].quick) {
+            *alloc_entries[i].slow = (alloc_fast_function)(void (*)(void))definition->ml_meth;
+            definition->ml_meth = (PyCFunction)(void (*)(void))alloc_entries[i].quick;
+        }
+        done++;
+    }
+    return done;
+}
+
+static void alloc_entry_forget(void) {
+    alloc_block_forget();
+    alloc_now.native = NULL;
+    alloc_now.foreign = 0;
+}
+
+#endif
