@@ -5,8 +5,8 @@
 
 Hot path: one indirect call through `alloc_table`, no lock, no counter.  What not
 everyone needs is an adaptor.  In front of the hottest functions here stand those of
-`_c/entry.h`, which take the ordinary calls; these take all.  All functions here need the GIL and may be called
-from any thread; the table's slots themselves need no GIL (`alloc.h`).
+`_c/entry.h`, which take the ordinary calls; these take all.  All functions here need
+the GIL and may be called from any thread; the table's slots need no GIL (`alloc.h`).
 """
 
 cimport cython
