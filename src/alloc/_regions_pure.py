@@ -7,6 +7,7 @@ from operator import index
 from ._select import backend
 from .adaptors._base import Forwarding
 from .adaptors._block import Block as AdaptorBlock
+from .adaptors._view import PYPY
 from .errors import (
     AllocError,
     DoubleFreeError,
@@ -58,7 +59,12 @@ class Span:
 
     def exports(self) -> int:
         """Buffers of its blocks out there, inner scopes' included."""
-        self.arrays = [array for array in self.arrays if array() is not None]
+        self.arrays = [alive for alive in self.arrays if alive() is not None]
+        if self.arrays and PYPY:
+            import gc
+
+            gc.collect()  # only that finds views which nobody released
+            self.arrays = [alive for alive in self.arrays if alive() is not None]
         return len(self.arrays)
 
 
@@ -254,7 +260,16 @@ class Bump(Forwarding):
     def _regrant(self, address: int, size: int, align: int, new_size: int) -> int:
         if self._resize(address, size, align, new_size):
             return address
-        return self._move(address, size, align, new_size)
+        span = self._span
+        moved = self._grant(new_size, align, False)
+        if span.ended:  # upstream did that, and the old place is gone
+            self._release(moved, new_size, align)
+            raise UseAfterFreeError("the region was reset while a block of it grew")
+        from .adaptors import _memory
+
+        _memory.copy(moved, address, min(size, new_size))
+        self._release(address, size, align)
+        return moved
 
     def _release(self, address: int, size: int, align: int) -> None:
         if self._chunks and self._chunks[-1][2] == address + size:
@@ -319,6 +334,9 @@ class Bump(Forwarding):
         if size and self._resize(address, old, align, size):
             return self._keep(address, size, 16)
         moved = self.malloc(size)
+        if address not in self._raw:  # upstream reset the region
+            self.free(moved)
+            raise UseAfterFreeError(f"realloc: {address:#x} went with its region meanwhile")
         if size:
             from .adaptors import _memory
 

@@ -1,10 +1,10 @@
 """What each adaptor adds, over every backend."""
 
-import gc
 import threading
 import weakref
 
 import pytest
+from garbage import collect
 
 import alloc
 from alloc import adaptors
@@ -220,6 +220,7 @@ def test_aligned(allocator):
         adaptors.Aligned(allocator, 24)
 
 
+@pytest.mark.needs_cpython  # frees at once
 def test_locked_is_not_reentered():
     """A finalizer inside the upstream waits until the upstream is done."""
     depth = []
@@ -297,14 +298,14 @@ def test_a_log_that_is_none(tmp_path):
 def test_a_view_keeps_the_block(allocator):
     counted = adaptors.Statistics(adaptors.Forwarding(allocator))
     view = counted.allocate(100).view
-    gc.collect()
+    collect()
     assert counted.counts.current_count == 1
     part = view[10:20]
     view.release()
     assert counted.counts.current_count == 1
     part[:] = b"0123456789"
     del view, part
-    gc.collect()
+    collect()
     assert counted.counts.current_count == 0
 
 
@@ -323,14 +324,14 @@ def test_a_cycle_goes_home(allocator):
         holder.adaptor.holder = holder
         gone = weakref.ref(holder)
         del holder
-        gc.collect()
+        collect()
         assert gone() is None
     assert counted.counts.current_count == 0
 
 
 def test_upstreams_live_as_long_as_their_blocks(backend):
     block = adaptors.Statistics(adaptors.Aligned(backend(), 64)).allocate(100)
-    gc.collect()
+    collect()
     block.view[:] = b"x" * 100
     block.resize(1000)
     assert bytes(block.view[:100]) == b"x" * 100
@@ -376,6 +377,7 @@ view = stack.allocate(4).view
 """
 
 
+@pytest.mark.needs_cpython  # what is live at exit is freed
 def test_interpreter_exit(python):
     """Whatever is freed at exit goes home in order, and nothing is said about it."""
     out = python(EXIT)

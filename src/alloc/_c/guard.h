@@ -92,10 +92,12 @@ static inline alloc_guard_slot *alloc_gd_slot(const alloc_guard *g, const void *
 
 /* From 1 to 2N - 1, N on average: no pattern of the program's can stay unseen. */
 static inline uint32_t alloc_gd_interval(alloc_guard *g) {
-    g->dice ^= g->dice << 13;
-    g->dice ^= g->dice >> 7;
-    g->dice ^= g->dice << 17;
-    return g->every <= 1 ? 1 : 1 + (uint32_t)((g->dice >> 11) % (2 * (uint64_t)g->every - 1));
+    uint64_t dice = __atomic_load_n(&g->dice, __ATOMIC_RELAXED);
+    dice ^= dice << 13;
+    dice ^= dice >> 7;
+    dice ^= dice << 17;
+    __atomic_store_n(&g->dice, dice, __ATOMIC_RELAXED); /* two threads may throw the same */
+    return g->every <= 1 ? 1 : 1 + (uint32_t)((dice >> 11) % (2 * (uint64_t)g->every - 1));
 }
 
 static inline int alloc_gd_due(alloc_guard *g) {
@@ -117,7 +119,7 @@ static void *alloc_gd_take(alloc_guard *g, size_t size, size_t align, int zeroed
     if (align < ALLOC_DEFAULT_ALIGN)
         align = ALLOC_DEFAULT_ALIGN;
     if (size > g->room - g->page || align > g->page) {
-        g->missed++;
+        __atomic_add_fetch(&g->missed, 1, __ATOMIC_RELAXED);
         return NULL;
     }
     g->stack(text, sizeof text);
@@ -132,7 +134,7 @@ static void *alloc_gd_take(alloc_guard *g, size_t size, size_t align, int zeroed
             slot = one;
     }
     if (slot == NULL) {
-        g->missed++;
+        __atomic_add_fetch(&g->missed, 1, __ATOMIC_RELAXED);
         alloc_gd_unlock(g);
         return NULL;
     }
@@ -143,7 +145,7 @@ static void *alloc_gd_take(alloc_guard *g, size_t size, size_t align, int zeroed
         slot->pages -= g->page; /* so that there is a zone in front, too */
     if (mprotect(slot->pages, (size_t)(end - slot->pages), PROT_READ | PROT_WRITE) != 0) {
         slot->state = ALLOC_GD_UNUSED;
-        g->missed++;
+        __atomic_add_fetch(&g->missed, 1, __ATOMIC_RELAXED);
         alloc_gd_unlock(g);
         return NULL;
     }
@@ -290,9 +292,13 @@ static size_t alloc_gd_usable_size(void *ctx, const void *ptr) {
 
 static int alloc_gd_owns(void *ctx, const void *ptr) {
     alloc_guard *g = (alloc_guard *)ctx;
+    int owns;
     if (!alloc_gd_has(g, ptr))
         return g->up->owns(g->up->ctx, ptr);
-    return alloc_gd_slot(g, ptr)->ptr == ptr;
+    alloc_gd_lock(g); /* not the caller's block: another thread may be granted it now */
+    owns = alloc_gd_slot(g, ptr)->ptr == ptr;
+    alloc_gd_unlock(g);
+    return owns;
 }
 
 /* --- faults ----------------------------------------------------------------------- */

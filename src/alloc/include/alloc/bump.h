@@ -122,7 +122,8 @@ static inline alloc_bump_mark alloc_bump_here(const alloc_bump *bump) {
     return mark;
 }
 
-/* All that was granted since the mark is gone; newer chunks go back upstream. */
+/* All that was granted since the mark is gone, and so is what older blocks grew by in
+ * place since then; newer chunks go back upstream. */
 static inline void alloc_bump_rewind(alloc_bump *bump, alloc_bump_mark mark) {
     while (bump->chunk != mark.chunk) {
         alloc_bump_chunk *chunk = bump->chunk;
