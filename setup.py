@@ -39,7 +39,8 @@ def core():
             # Types on the heap are made anew after Py_Initialize, see _again.pxd.
             define_macros=[("CYTHON_USE_TYPE_SPECS", "1"), ("ALLOC_TABLE_ONLY", "1")],
             libraries=["dl"] if sys.platform.startswith("linux") else [],
-            extra_compile_args=FLAGS,
+            # Last, so that they win: sanitizers, say.
+            extra_compile_args=[*FLAGS, *os.environ.get("ALLOC_CFLAGS", "").split()],
         )
         for name in sorted(n[:-4] for n in os.listdir(SOURCE) if n.endswith(".pyx"))
     ]
