@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PARTS = ("python_costs", "c_costs", "import_cost", "arena")
+PARTS = ("python_costs", "c_costs", "import_cost", "arena", "hosts")
 
 
 def main() -> int:

@@ -55,7 +55,9 @@ def _in_host(kit, wrap, *arguments, **more):
 
 
 guest("C host, no /proc", "needs_cc", "needs_unshare")(lambda kit: _in_host(kit, _without_proc))
-for _filter, _more in (("refuse", {}), ("kill", {"ALLOC_TEST_INFO": "no"}), ("mask", {})):
+# Byte code that is written, and a module that opens an epoll, would be death.
+DEADLY = {"ALLOC_TEST_INFO": "no", "PYTHONDONTWRITEBYTECODE": "1"}
+for _filter, _more in (("refuse", {}), ("kill", DEADLY), ("mask", {})):
     guest(f"C host, seccomp ({_filter})", "needs_cc")(
         lambda kit, filter=_filter, more=_more: _in_host(kit, _seccomp, filter, **more)
     )

@@ -132,6 +132,7 @@ def test_refused(host, kind):
             assert not host.in_pool(block.address)
         assert alloc.verify(), alloc.verify()
         print("evidence:", warnings[0])
+        assert host.held()[0] == 0, host.held()    # the test took nothing with it
         """,
     )
     assert REFUSED[kind] in re.search("evidence: (.*)", output)[1]
@@ -285,6 +286,15 @@ def test_revoked_before_the_import(host):
         "after",
         "counted",
         "import host; host.revoke(); import alloc; assert alloc.decision().rule == 'guest'",
+    )
+
+
+def test_revoked_before_the_first_use(host):
+    """Nor where nothing has been decided yet."""
+    host(
+        "after",
+        "counted",
+        "import alloc, host; host.revoke(); assert alloc.decision().rule == 'guest'",
     )
 
 

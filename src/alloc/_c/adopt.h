@@ -30,54 +30,87 @@ static int alloc_all_readable(const void *at, size_t size) {
 
 #define ALLOC_SAY(...) (snprintf(why, room, __VA_ARGS__), 0)
 
-/* Every slot once, with sizes around the usual boundaries.  1, or 0 and why. */
+/* Every slot once, with sizes around the usual boundaries.  1, or 0 and why.
+ *
+ * A table that fails gets its blocks back all the same, or its owner's accounts would
+ * show a leak: all but the block that is itself not credible, which is misaligned or
+ * overlaps another, and which its dealloc may not survive. */
 static int alloc_self_test(const alloc_table *t, char *why, size_t room) {
     static const size_t sizes[] = {1, 24, 513, 5000, 4096};
     static const size_t aligns[] = {16, 1, 64, 4096, 32};
     enum { COUNT = sizeof sizes / sizeof *sizes };
     unsigned char *blocks[COUNT], *moved;
-    size_t i, j, size;
+    size_t granted[COUNT];
+    size_t i, j, size, count = 0;
+    int good = 0;
     for (i = 0; i < COUNT; i++) {
         size = sizes[i];
         moved = (unsigned char *)(i % 2 ? t->alloc_zeroed : t->alloc)(t->ctx, size, aligns[i]);
-        if (moved == NULL)
-            return ALLOC_SAY("alloc(%zu, %zu) has no memory", size, aligns[i]);
-        if ((uintptr_t)moved % aligns[i] != 0)
-            return ALLOC_SAY("alloc(%zu, %zu) gave %p, which is not aligned", size, aligns[i],
-                             (void *)moved);
+        if (moved == NULL) {
+            ALLOC_SAY("alloc(%zu, %zu) has no memory", size, aligns[i]);
+            goto done;
+        }
+        if ((uintptr_t)moved % aligns[i] != 0) {
+            ALLOC_SAY("alloc(%zu, %zu) gave %p, which is not aligned", size, aligns[i],
+                      (void *)moved);
+            goto done;
+        }
         for (j = 0; j < i; j++)
-            if (moved < blocks[j] + sizes[j] && blocks[j] < moved + size)
-                return ALLOC_SAY("two live blocks overlap, at %p and %p", (void *)blocks[j],
-                                 (void *)moved);
+            if (moved < blocks[j] + sizes[j] && blocks[j] < moved + size) {
+                ALLOC_SAY("two live blocks overlap, at %p and %p", (void *)blocks[j],
+                          (void *)moved);
+                goto done;
+            }
+        blocks[count] = moved;
+        granted[count++] = size;
         for (j = 0; i % 2 && j < size; j++)
-            if (moved[j] != 0)
-                return ALLOC_SAY("alloc_zeroed(%zu) is not zero at byte %zu", size, j);
-        if (t->usable_size(t->ctx, moved) < size)
-            return ALLOC_SAY("usable_size of a block of %zu bytes is %zu", size,
-                             t->usable_size(t->ctx, moved));
-        if (!t->owns(t->ctx, moved))
-            return ALLOC_SAY("owns() denies a block that it granted");
+            if (moved[j] != 0) {
+                ALLOC_SAY("alloc_zeroed(%zu) is not zero at byte %zu", size, j);
+                goto done;
+            }
+        if (t->usable_size(t->ctx, moved) < size) {
+            ALLOC_SAY("usable_size of a block of %zu bytes is %zu", size,
+                      t->usable_size(t->ctx, moved));
+            goto done;
+        }
+        if (!t->owns(t->ctx, moved)) {
+            ALLOC_SAY("owns() denies a block that it granted");
+            goto done;
+        }
         memset(moved, (int)(i + 1), size);
-        blocks[i] = moved;
     }
-    if (t->capabilities & ALLOC_CAP_OWNS && t->owns(t->ctx, &blocks))
-        return ALLOC_SAY("owns() claims an address of the stack");
+    if (t->capabilities & ALLOC_CAP_OWNS && t->owns(t->ctx, &blocks)) {
+        ALLOC_SAY("owns() claims an address of the stack");
+        goto done;
+    }
     for (i = 0; i < COUNT; i++) {
         size = sizes[i] * 2;
         if (!t->resize(t->ctx, blocks[i], sizes[i], aligns[i], size)) {
             moved = (unsigned char *)t->realloc(t->ctx, blocks[i], sizes[i], aligns[i], size);
-            if (moved == NULL)
-                return ALLOC_SAY("realloc to %zu bytes has no memory", size);
-            if ((uintptr_t)moved % aligns[i] != 0)
-                return ALLOC_SAY("realloc at alignment %zu gave %p", aligns[i], (void *)moved);
+            if (moved == NULL) {
+                ALLOC_SAY("realloc to %zu bytes has no memory", size);
+                goto done;
+            }
+            if ((uintptr_t)moved % aligns[i] != 0) {
+                ALLOC_SAY("realloc at alignment %zu gave %p", aligns[i], (void *)moved);
+                granted[i] = 0;
+                goto done;
+            }
             blocks[i] = moved;
         }
+        granted[i] = size;
         for (j = 0; j < sizes[i]; j++)
-            if (blocks[i][j] != i + 1)
-                return ALLOC_SAY("a block of %zu bytes lost its contents in realloc", sizes[i]);
-        t->dealloc(t->ctx, blocks[i], size, aligns[i]);
+            if (blocks[i][j] != i + 1) {
+                ALLOC_SAY("a block of %zu bytes lost its contents in realloc", sizes[i]);
+                goto done;
+            }
     }
-    return 1;
+    good = 1;
+done:
+    for (i = 0; i < count; i++)
+        if (granted[i] != 0)
+            t->dealloc(t->ctx, blocks[i], granted[i], aligns[i]);
+    return good;
 }
 
 /* Check a host and copy its table, with what this version knows of it, to `out`.
