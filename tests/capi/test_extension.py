@@ -33,19 +33,27 @@ def run(command, **more):
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory):
-    """Python of an environment with pyalloc's wheel, the example's, and nothing else."""
-    place = tmp_path_factory.mktemp("clean")
+def environment(place, source):
+    """Python of an environment with pyalloc's wheel, a project's, and nothing else.
+
+    The project is built in isolation, so against the wheel, and never sees this tree.
+    """
     assert list(WHEELS.glob("pyalloc-*.whl")), "no wheel of pyalloc in build/wheels: make build"
-    source = place / "extension"
-    shutil.copytree(ROOT / "examples" / "extension", source)
     run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", place, source])
     run([sys.executable, "-m", "venv", place / "venv"])
     python = place / "venv" / "bin" / "python"
     wheels = [*place.glob("*.whl"), *WHEELS.glob("*.whl")]
     run([python, "-m", "pip", "install", "-q", "--no-index", "--no-deps", *wheels])
     return python
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """Python of an environment with the example's wheel."""
+    place = tmp_path_factory.mktemp("clean")
+    source = place / "extension"
+    shutil.copytree(ROOT / "examples" / "extension", source)
+    return environment(place, source)
 
 
 @pytest.fixture
@@ -161,6 +169,9 @@ def ask_old(tmp_path, code):
 @pytest.mark.parametrize("include", [HERE / "v1", alloc.get_include()], ids=["1", "now"])
 def test_older_numbers_still_work(tmp_path, include):
     """A module built against the frozen first header runs with this package."""
+    number = "2u" if include != HERE / "v1" else "1u"
+    text = Path(include, "alloc", "alloc_api.h").read_text()
+    assert f"#define ALLOC_API_ABI {number}" in text
     build_old(tmp_path, include)
     ask_old(
         tmp_path,

@@ -1,5 +1,6 @@
 """The three example hosts: every byte of the guest is theirs, and none after the end."""
 
+import os
 import re
 import subprocess
 
@@ -26,7 +27,7 @@ def build_and_run(kit, name):
         text=True,
         check=False,
         timeout=300,
-        env=kit.environ(),
+        env=kit.environ(HOME=os.environ.get("HOME", "/")),  # toolchains live there
     )
     assert done.returncode == 0, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "BAD" not in done.stdout and "Warning" not in done.stderr, done.stdout + done.stderr

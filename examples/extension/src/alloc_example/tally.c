@@ -14,7 +14,7 @@ static PyObject *histogram(PyObject *self, PyObject *data) {
         return NULL;
     counts = ALLOC_ARRAY_ZEROED(size_t, t, 256);
     if (counts == NULL) {
-        alloc_error(t, 256 * sizeof *counts, ALLOC_ALIGN(size_t));
+        alloc_array_error(t, 256, sizeof *counts, ALLOC_ALIGN(size_t));
         goto done;
     }
     Py_BEGIN_ALLOW_THREADS

@@ -8,7 +8,7 @@
  *     const alloc_table *t = alloc_global();
  *     double *x = ALLOC_ARRAY(double, t, count);
  *     if (x == NULL)
- *         return alloc_error(t, count * sizeof *x, ALLOC_ALIGN(double));
+ *         return alloc_array_error(t, count, sizeof *x, ALLOC_ALIGN(double));
  *     ...
  *     ALLOC_ARRAY_FREE(double, t, x, count);
  *
@@ -229,6 +229,13 @@ static inline void alloc_owned_free(alloc_owned *owned) {
 static inline void *alloc_error(const alloc_table *t, size_t size, size_t align) {
     alloc_api_found->error(t, size, align);
     return NULL;
+}
+
+/* The same for an array: OverflowError where the product overflows.  Needs the GIL. */
+static inline void *alloc_array_error(const alloc_table *t, size_t count, size_t itemsize,
+                                      size_t align) {
+    int overflows = itemsize != 0 && count > (size_t)-1 / itemsize;
+    return alloc_error(t, overflows ? (size_t)-1 : count * itemsize, align);
 }
 
 /* A new alloc.Block of the innermost scope: memory that Python owns.  Its bytes are
