@@ -27,7 +27,7 @@ ALLOC_SOURCES = $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' 
 JEMALLOC_SOURCES = $(shell find $(JEMALLOC) -path '*/build' -prune -o -path '*/source' -prune -o \
 	-path '*/tests' -prune -o -path '*/bench' -prune -o -path '*.egg-info' -prune -o -type f -print)
 
-.PHONY: help demo test test-hosts hosts test-python test-pypy test-pyodide test-jemalloc check bench bench-rss build examples clean
+.PHONY: help demo test test-hosts hosts test-python test-pypy test-pyodide sanitize fuzz test-jemalloc check bench bench-rss build examples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -90,6 +90,12 @@ $(PYODIDE)/stamp: $(STAMPS)/venv Makefile
 	@$(BIN)/python -m pip download -qq -d $(PYODIDE)/wheels --only-binary :all: --platform any \
 		--implementation py --abi none --python-version 3.14 'pytest>=8' 'hypothesis>=6.100'
 	@touch $@
+
+sanitize: build tools-test require-jemalloc ## ASan, UBSan, TSan, valgrind, GCC's analyzer (tests/fuzz)
+	@$(MAKE) --no-print-directory -f tests/fuzz/fuzz.mk sanitize BIN=$(BIN) ARGS='$(ARGS)'
+
+fuzz: build tools-test ## the C tables and the decision under fuzzers (SECONDS=300 each)
+	@$(MAKE) --no-print-directory -f tests/fuzz/fuzz.mk fuzz BIN=$(BIN) $(if $(SECONDS),SECONDS=$(SECONDS))
 
 test-jemalloc: build tools-test require-jemalloc ## the tests of the installed jemalloc-sys
 	$(call say,the tests of jemalloc-sys)

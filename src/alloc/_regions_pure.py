@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from operator import index
+from threading import RLock
 
+from . import _arena_fork
 from ._select import backend
 from .adaptors._base import Forwarding
 from .adaptors._block import Block as AdaptorBlock
@@ -161,6 +163,8 @@ class Bump(Forwarding):
         self._floor = (0, 0)  # number of chunks and next, where the innermost scope began
         self._raw: dict[int, tuple[int, int]] = {}
         self._freed: set[int] = set()
+        self.lock = RLock()  # never held while upstream is asked
+        _arena_fork.register(self)
         self.held = 0
         """Bytes held in chunks."""
 
@@ -213,28 +217,35 @@ class Bump(Forwarding):
     # --- the hooks
 
     def _cut(self, size: int, align: int) -> int:
-        if self._chunks:
-            chunk = self._chunks[-1]
-            start = -(-chunk[2] // align) * align
-            if start + size <= chunk[1]:
-                chunk[2] = start + size
-                return start
         least = size + align
-        want = max(self._size, least)
-        if self.held + want > self._limit:
-            want = least
-        try:
+        with self.lock:
+            if self._chunks:
+                chunk = self._chunks[-1]
+                start = -(-chunk[2] // align) * align
+                if start + size <= chunk[1]:
+                    chunk[2] = start + size
+                    return start
+            want = max(self._size, least)
             if self.held + want > self._limit:
-                raise AllocError
+                want = least
+                if self.held + want > self._limit:
+                    raise AllocError(Layout(size, align), self.name)
+            self.held += want
+        begin = 0
+        try:
             check(want)
             begin = self.upstream.aligned_alloc(16, want)
         except (AllocError, OverflowError):
             raise AllocError(Layout(size, align), self.name) from None
+        finally:
+            if not begin:
+                with self.lock:
+                    self.held -= want
         start = -(-begin // align) * align
-        self._chunks.append([begin, begin + want, start + size, self._size])
-        self.held += want
-        if self._size < LARGEST:
-            self._size *= 2
+        with self.lock:
+            self._chunks.append([begin, begin + want, start + size, self._size])
+            if self._size < LARGEST:
+                self._size *= 2
         return start
 
     def _grant(self, size: int, align: int, zeroed: bool) -> int:
@@ -246,16 +257,17 @@ class Bump(Forwarding):
         return address
 
     def _resize(self, address: int, size: int, align: int, new_size: int) -> bool:
-        chunk = self._chunks[-1]
-        if address + size != chunk[2]:
-            return new_size <= size
-        count, floor = self._floor
-        if new_size > size and count == len(self._chunks) and address < floor:
-            return False  # an outer scope's: it must not grow into this one
-        if address + new_size > chunk[1]:
-            return False
-        chunk[2] = address + new_size
-        return True
+        with self.lock:
+            chunk = self._chunks[-1]
+            if address + size != chunk[2]:
+                return new_size <= size
+            count, floor = self._floor
+            if new_size > size and count == len(self._chunks) and address < floor:
+                return False  # an outer scope's: it must not grow into this one
+            if address + new_size > chunk[1]:
+                return False
+            chunk[2] = address + new_size
+            return True
 
     def _regrant(self, address: int, size: int, align: int, new_size: int) -> int:
         if self._resize(address, size, align, new_size):
@@ -272,8 +284,9 @@ class Bump(Forwarding):
         return moved
 
     def _release(self, address: int, size: int, align: int) -> None:
-        if self._chunks and self._chunks[-1][2] == address + size:
-            self._chunks[-1][2] = address
+        with self.lock:
+            if self._chunks and self._chunks[-1][2] == address + size:
+                self._chunks[-1][2] = address
 
     def allocate(
         self, size: SupportsIndex, align: SupportsIndex = 16, zeroed: bool = False
