@@ -80,6 +80,14 @@ for _seed in ("1", "2", "3", "4"):
     )
 
 
+for _way in ("same", "thread"):
+    guest(f"C host that ran a whole python before, {_way}", "needs_cc")(
+        lambda kit, way=_way: kit.run(
+            [kit.host("after.c"), way, REPORTING], PYTHONHOME=kit.home, ALLOC_TEST_CTYPES="no"
+        )
+    )
+
+
 @guest("C host, greenlet", "needs_cc", "needs_gevent")
 def _(kit):
     module("greenlet")

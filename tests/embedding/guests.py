@@ -105,9 +105,9 @@ guest("C host, interpreter in a thread", "needs_cc")(lambda kit: _thread(kit, "r
 guest("C host, initial thread gone", "needs_cc")(lambda kit: _thread(kit, "leave"))
 
 
-def _dlopen(kit, visibility):
+def _dlopen(kit, visibility, rounds="1", **environ):
     host = [kit.host("dlopen.c", "-ldl", python=False), visibility, shared_library()]
-    return kit.run([*host, REPORTING], PYTHONHOME=kit.home)
+    return kit.run([*host, REPORTING, rounds], PYTHONHOME=kit.home, **environ)
 
 
 guest("C host, dlopen RTLD_GLOBAL", "needs_cc")(lambda kit: _dlopen(kit, "global"))
@@ -115,16 +115,22 @@ guest("C host, dlopen RTLD_GLOBAL", "needs_cc")(lambda kit: _dlopen(kit, "global
 guest("C host, dlopen RTLD_LOCAL", "needs_cc", implementation=None)(
     lambda kit: _dlopen(kit, "local")
 )
+guest("C host, dlopen, initialized 3 times", "needs_cc")(
+    lambda kit: _dlopen(kit, "global", "3", ALLOC_TEST_CTYPES="no")
+)
 
 
-def _static(kit, *, whole):
+def _static(kit, *, whole, rounds="1", **environ):
     host = kit.host("legacy.c", *static_flags(whole=whole), python=False)
-    return kit.run([host, REPORTING], PYTHONHOME=kit.home)
+    return kit.run([host, REPORTING, rounds], PYTHONHOME=kit.home, **environ)
 
 
 if static_library() is not None:
     guest("C host, static libpython", "needs_cc")(lambda kit: _static(kit, whole=False))
     guest("C host, static libpython, all of it", "needs_cc")(lambda kit: _static(kit, whole=True))
+    guest("C host, static libpython, initialized 3 times", "needs_cc")(
+        lambda kit: _static(kit, whole=False, rounds="3", ALLOC_TEST_CTYPES="no")
+    )
 
 
 def _stacks(kit, way):

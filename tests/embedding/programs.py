@@ -27,6 +27,8 @@ from launching import (
 from registry import guest
 
 PURE = {"ALLOC_IMPLEMENTATION": "python"}
+BUSY = {"ALLOC_TEST_BUSY": "1"}
+"""Other threads of the server's open and close sockets meanwhile."""
 
 
 def _served_as_it_can(kit, report, **environ):
@@ -71,7 +73,7 @@ def _uwsgi(kit, *options):
     if os.path.isdir("/usr/lib/uwsgi/plugins"):  # a uWSGI from pip has it built in
         command += ["--plugin", "python3"]
     command += ["--pythonpath", str(HERE), "--module", "report:wsgi", *options]
-    with serving(command, kit.path("uwsgi.log"), env=kit.environ()) as server:
+    with serving(command, kit.path("uwsgi.log"), env=kit.environ(**BUSY)) as server:
         report = ask(port, server)
     if report["executable"] != report["main image"]:
         raise Failure(f"sys.executable is another file: {report['executable']}")
@@ -142,7 +144,7 @@ def _apache(kit, more):
         text = APACHE.format(place=place, port=port, user=user, modules=modules, more=more)
         (place / "apache.conf").write_text(text)
         command = [apache, "-f", str(place / "apache.conf"), "-DFOREGROUND"]
-        environ = kit.environ(ALLOC_TEST_PATH=str(place))
+        environ = kit.environ(**{**BUSY, "ALLOC_TEST_PATH": str(place)})
         with serving(command, kit.path("apache.log"), env=environ) as server:
             report = ask(port, server)
     if DAEMON not in more and "apache2" not in report["main image"]:

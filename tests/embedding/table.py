@@ -33,7 +33,14 @@ waits for the first use: a block, `decision()`, `using()`, `install()`.
 
 Each row was started for real by `tests/embedding`, which also checks that import and first
 use changed no environment variable, signal action, thread, file descriptor, limit, allocator
-of the interpreter or C function, and that jemalloc is mapped only where it serves.
+of the interpreter or C function, and that jemalloc is mapped only where it serves. In a guest
+the same is checked after `install()`, `alloc.cli.info()`, a second import, a reload and a load
+afresh. gdb, vim, uWSGI, Apache and node are started by `make test-hosts`; `make hosts` installs
+them.
+
+In a guest without a command line, `import alloc.cli; alloc.cli.info()` prints the verdict, its
+evidence and all that a bug report needs. A host that wants more than to be left alone reads
+[hosts.md](hosts.md).
 
 """
 

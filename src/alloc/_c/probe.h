@@ -69,7 +69,39 @@ static uintptr_t alloc_stack_end(void) {
     return (uintptr_t)value;
 }
 
-/* Whether `word` lies strictly inside one of the interpreter's main functions.
+/* Whether a call ends just before `word`, in the function that begins at `start`: a
+ * return address has one.  A pointer past a function's start, or a number that looks
+ * like it, hardly ever has. */
+static int alloc_follows_call(uintptr_t word, uintptr_t start) {
+    const unsigned char *at = (const unsigned char *)word;
+#if defined(__x86_64__)
+    static const unsigned char lengths[] = {2, 3, 4, 6, 7}; /* call through a register, memory */
+    size_t i, length;
+    if (!alloc_readable(word - 8) || !alloc_readable(word - 1))
+        return 0;
+    if (word - start >= 5 && at[-5] == 0xe8)
+        return 1;
+    for (i = 0; i < sizeof lengths; i++) {
+        length = lengths[i];
+        if (word - start >= length && at[-(long)length] == 0xff &&
+            (at[1 - (long)length] & 0x38) == 0x10)
+            return 1;
+    }
+    return 0;
+#elif defined(__aarch64__)
+    uint32_t code;
+    if (word % 4 != 0 || word - start < 4 || !alloc_readable(word - 4))
+        return 0;
+    memcpy(&code, at - 4, 4);
+    return (code & 0xfc000000) == 0x94000000 || /* bl */
+           (code & 0xfefff000) == 0xd63f0000;   /* blr, and with authentication */
+#else
+    (void)at, (void)start;
+    return 1;
+#endif
+}
+
+/* Whether `word` is a return address inside one of the interpreter's main functions.
  * dladdr is asked only for words just behind a symbol's start: it is slow. */
 static const char *alloc_main_function(uintptr_t word, void *const *starts,
                                        const char *const *names, int count) {
@@ -79,7 +111,8 @@ static const char *alloc_main_function(uintptr_t word, void *const *starts,
         uintptr_t start = (uintptr_t)starts[i];
         if (start == 0 || word <= start || word - start > 16 * 1024)
             continue;
-        if (dladdr((void *)word, &info) != 0 && info.dli_saddr == starts[i])
+        if (dladdr((void *)word, &info) != 0 && info.dli_saddr == starts[i] &&
+            alloc_follows_call(word, start))
             return names[i];
     }
     return NULL;

@@ -29,6 +29,17 @@ static uintptr_t target(void) {
     return mains[any() % 3];
 }
 
+/* A return address in it, or (`call` 0) a word in it that follows no call. */
+static uintptr_t inside(int call) {
+    uintptr_t start = target(), at;
+    Dl_info info;
+    do {
+        at = start + 1 + any() % 400;
+    } while (alloc_follows_call(at, start) != call || dladdr((void *)at, &info) == 0 ||
+             info.dli_saddr != (void *)start);
+    return at;
+}
+
 static uintptr_t beyond(void) { /* behind the last main, and too far to belong to it */
     uintptr_t last = (uintptr_t)Py_BytesMain;
     if ((uintptr_t)Py_RunMain > last)
@@ -39,7 +50,8 @@ static uintptr_t beyond(void) { /* behind the last main, and too far to belong t
 }
 
 static uintptr_t word(void) {
-    switch (any() % 6) {
+    switch (any() % 7) {
+    case 6: return inside(0);
     case 0: return any();
     case 1: return target();            /* a function pointer, not a return address */
     case 2: return beyond() + any() % 4096;
@@ -77,9 +89,8 @@ int main(int argc, char **argv) {
         for (i = 0; i < count; i++)
             words[i] = word();
         if (any() % 2) {
-            /* A return address just behind the start: within the function for sure. */
             planted = 1 + any() % (count - 1);
-            words[planted] = target() + 1 + any() % 32;
+            words[planted] = inside(1);
             planted *= sizeof *words;
         }
         __libc_stack_end = memory + end;
