@@ -456,10 +456,11 @@ cdef class Bump:
         if s == 0:
             self.give_up(ptr, head)
             return <uintptr_t>EMPTY
-        if self.stretch_raw(ptr, head, s):
+        if self.stretch_raw(ptr, head, s):  # all raw addresses are at multiples of 16
             head.lg_align = 4
             return <uintptr_t>ptr
         moved = self.cut_raw(s, DEFAULT_ALIGN, False)
+        head = self.find(ptr, "realloc")  # upstream may have reset the region
         kept = head.size
         memcpy(moved, ptr, min(kept, s))
         self.give_up(ptr, head)

@@ -344,7 +344,8 @@ class Bump(Forwarding):
         if not address or address == EMPTY_ADDRESS:
             return self.malloc(size)
         old, align = self._find(address, "realloc")
-        if size and self._resize(address, old, align, size):
+        # An address that aligned_alloc granted below 16 has to move.
+        if size and not address & 15 and self._resize(address, old, align, size):
             return self._keep(address, size, 16)
         moved = self.malloc(size)
         if address not in self._raw:  # upstream reset the region
@@ -542,7 +543,7 @@ class Pool(Forwarding):
         return True
 
     def _regrant(self, address: int, size: int, align: int, new_size: int) -> int:
-        if not self._resize(address, size, align, new_size):
+        if align > self._align or not self._resize(address, size, align, new_size):
             raise AllocError(Layout(new_size, align), self.name)
         return address
 

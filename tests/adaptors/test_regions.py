@@ -1,5 +1,6 @@
 """Bump and Pool: reset, scopes, limits, and blocks that outlive their region."""
 
+import ctypes
 import weakref
 
 import pytest
@@ -314,3 +315,16 @@ def test_regions_cannot_be_pickled(bump):
     for region in (bump, alloc.Pool(8)):
         with pytest.raises(TypeError):
             pickle.dumps(region)
+
+
+def test_realloc_aligns(bump):
+    """C's realloc grants malloc's alignment, whatever the block had."""
+    for address in [bump.aligned_alloc(1, size) for size in range(3, 30)]:
+        ctypes.memmove(address, b"abc", 3)
+        moved = bump.realloc(address, 2)
+        assert moved % 16 == 0 and ctypes.string_at(moved, 2) == b"ab"
+    pool = alloc.Pool(24, align=8)
+    place = pool.aligned_alloc(8, 20)
+    with pytest.raises(alloc.AllocError):
+        pool.realloc(place, 10)
+    pool.free_sized(place, 20, 8)

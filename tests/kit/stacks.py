@@ -60,6 +60,10 @@ ADAPTORS = {
 POOLED = Capabilities(bounded=True, max_size=512, max_align=64)
 ADAPTORS["bump"] = (lambda make: alloc.Bump(upstream=make()), Capabilities(recycles=False))
 ADAPTORS["pool"] = (lambda make: alloc.Pool(512, align=64, upstream=make()), POOLED)
+ADAPTORS["a pool of small ones"] = (
+    lambda make: alloc.Pool(16, align=8, upstream=make()),
+    Capabilities(bounded=True, max_size=16, max_align=8),
+)
 ADAPTORS["over a bump"] = (
     lambda make: adaptors.Statistics(alloc.Bump(chunk=1 << 12, upstream=make())),
     Capabilities(recycles=False),

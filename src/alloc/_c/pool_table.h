@@ -65,6 +65,8 @@ static int alloc_sp_resize(void *ctx, void *ptr, size_t size, size_t align, size
 
 static void *alloc_sp_realloc(void *ctx, void *ptr, size_t size, size_t align,
                               size_t new_size) {
+    if (align > ((alloc_shared_pool *)ctx)->pool.align)
+        return NULL; /* as a new block would be */
     return alloc_sp_resize(ctx, ptr, size, align, new_size) ? ptr : NULL;
 }
 

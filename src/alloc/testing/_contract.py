@@ -102,7 +102,7 @@ def arguments(subject: RawSubject) -> None:
             expect(kind, "arguments", f"allocate({size}, {align!r})", allocate, size, align)
     if held is not None:
         subject.unmoved(held, "after bad arguments")
-    other = subject.ask(Layout(24), allocate, Integer(24), Integer(32))
+    other = subject.ask(Layout(24, 32), allocate, Integer(24), Integer(32))
     if other is not None:
         subject.inspect(other, 24, 32)
         other.free()

@@ -44,7 +44,10 @@ class Capabilities:
     """Freed memory is used again soon.  Absent in quarantines and bump allocators."""
 
     bounded: bool = False
-    """May refuse an ordinary request with ``AllocError``: it has a limit."""
+    """May refuse an ordinary request with ``AllocError``: it has a limit.
+
+    Hypothesis needs it to refuse the same sequence in the same place each time.
+    """
 
     max_size: int = 1 << 20
     """The largest size to try, in bytes, beside the absurd ones."""
