@@ -385,6 +385,25 @@ run("import alloc; assert alloc.decision().rule == 'no-core', alloc.decision()")
     )
 
 
+def test_a_table_for_each_interpreter(kit):
+    """Each takes from its own, and gives all back to it."""
+    flags = [f"-I{alloc.get_include()}", f"-I{EXAMPLE}", str(EXAMPLE / "pool.c")]
+    try:
+        program = kit.host("two.c", *flags)
+    except (Missing, Failure) as error:
+        pytest.fail(str(error), pytrace=False)
+    done = subprocess.run(
+        [program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=kit.environ(PYTHONHOME=kit.home, PYTHONPATH=str(kit.packages)),
+    )
+    lines = ["first: 1 0", "second: 1 1", "second ended: 1 0", "end: 0 0", "left: 0 0"]
+    assert (done.returncode, done.stdout.splitlines()) == (0, lines), done.stdout + done.stderr
+
+
 def test_pure_guest(host):
     """Without the core: the arena's chunks are the host's, revoked or not."""
     output = host(

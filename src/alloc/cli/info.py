@@ -13,7 +13,7 @@ checks of verify().
 Exit status: 0 all checks hold, 1 one does not, 2 wrong usage.
 """
 
-import platform
+import os
 import sys
 import types
 
@@ -43,12 +43,14 @@ def _system_backend():
     trouble = alloc.facts().core_error
     if trouble is not None:
         return {"serves": False, "trouble": trouble}
-    name, version = platform.libc_ver()
-    return {
-        "serves": True,
-        "malloc": alloc.facts().malloc,
-        "libc": f"{name} {version}".strip() or None,
-    }
+    return {"serves": True, "malloc": alloc.facts().malloc, "libc": _libc()}
+
+
+def _libc():
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION")
+    except (AttributeError, ValueError, OSError):  # another C library
+        return None
 
 
 def _jemalloc():
@@ -127,13 +129,12 @@ def collect():
 def _platform():
     """The target, kernel and C library.
 
-    Not ``platform.platform()``, which may fork, and no ``uname``: a host may watch its
-    children and forbid calls.
+    Without the module ``platform``: it may fork, which a host may watch, asks ``uname``,
+    which a host may forbid, and needs extension modules, which not every guest can load.
     """
     target = getattr(sys.implementation, "_multiarch", sys.platform)
     kernel = _system.first_line("/proc/sys/kernel/osrelease")
-    libc = " ".join(platform.libc_ver()).strip()
-    return ", ".join(part for part in (target, kernel and f"kernel {kernel}", libc) if part)
+    return ", ".join(part for part in (target, kernel and f"kernel {kernel}", _libc()) if part)
 
 
 def machine(found):
