@@ -25,52 +25,18 @@
 #define CALLGRIND_DUMP_STATS_AT(name) (void)(name)
 #endif
 
-#define HELD 200
-#define SAMPLE_NS 500000.0
+#include "c_ways.h"
 
-/* The compiler must know neither the block nor what memory holds. */
-#define USED(p) __asm__ volatile("" : "+r"(p) : : "memory")
+#define SAMPLE_NS 500000.0
 
 /* volatile: a table that the compiler knows would be called directly. */
 static const alloc_table *volatile sys_table = &alloc_system_table;
 static const alloc_table *volatile je_table = &alloc_jemalloc_table;
 
-/* Each way as a pair and as a batch.  The table's address is loaded in each
- * function once, as a holder of blocks keeps it. */
-#define WAY(name, SETUP, ALLOC, FREE)                                          \
-    __attribute__((noinline)) static void name##_pair(size_t size, long n) {   \
-        long i;                                                                \
-        SETUP;                                                                 \
-        for (i = 0; i < n; i++) {                                              \
-            void *p = ALLOC;                                                   \
-            USED(p);                                                           \
-            FREE;                                                              \
-        }                                                                      \
-    }                                                                          \
-    __attribute__((noinline)) static void name##_batch(size_t size, long n) {  \
-        static void *held[HELD];                                               \
-        long i, k;                                                             \
-        SETUP;                                                                 \
-        for (i = 0; i < n; i += HELD) {                                        \
-            for (k = 0; k < HELD; k++) {                                       \
-                void *p = ALLOC;                                               \
-                USED(p);                                                       \
-                held[k] = p;                                                   \
-            }                                                                  \
-            for (k = 0; k < HELD; k++) {                                       \
-                void *p = held[k];                                             \
-                FREE;                                                          \
-            }                                                                  \
-        }                                                                      \
-    }
-
 #define TABLE(which) const alloc_table *t = which; USED(t)
 
-WAY(sys_direct, , malloc(size), free(p))
 WAY(sys_table, TABLE(sys_table), t->alloc(t->ctx, size, 16), t->dealloc(t->ctx, p, size, 16))
-WAY(je_direct, , alloc_je.malloc(size), alloc_je.sdallocx(p, size, 0))
 WAY(je_table, TABLE(je_table), t->alloc(t->ctx, size, 16), t->dealloc(t->ctx, p, size, 16))
-WAY(je_direct_unsized, , alloc_je.malloc(size), alloc_je.free(p))
 WAY(je_table_unsized, TABLE(je_table), t->alloc(t->ctx, size, 16), t->dealloc(t->ctx, p, 0, 16))
 WAY(foreign, TABLE(je_table), malloc(size), t->dealloc(t->ctx, p, size, 16))
 

@@ -19,12 +19,21 @@ ROUNDS = 60
 SMALL_RANGE = 32 << 20
 
 
-def compile_program(folder):
+def compile_program(folder, path):
+    """The package's side with its own flags, the direct calls with -O2 alone."""
+    includes = [f"-I{path}" for path in [*common.INCLUDES, common.HERE]]
+    linux = sys.platform.startswith("linux")
+    flags = {"c_costs": ["-fno-plt"] if linux else [], "c_direct": []}
+    linked = ["-ldl"] if linux else []
+    if path != "-":
+        flags["c_direct"].append("-DLINKED")
+        linked += [path, f"-Wl,-rpath,{os.path.dirname(path)}"]
+    objects = [os.path.join(folder, f"{name}.o") for name in flags]
+    for (name, own), target in zip(flags.items(), objects):
+        source = os.path.join(common.HERE, f"{name}.c")
+        common.run([*common.compiler(), "-O2", "-w", *own, *includes, "-c", source, "-o", target])
     program = os.path.join(folder, "c_costs")
-    includes = [f"-I{path}" for path in common.INCLUDES]
-    libraries = ["-ldl"] if sys.platform.startswith("linux") else []
-    source = os.path.join(common.HERE, "c_costs.c")
-    common.run([*common.compiler(), "-O2", "-w", *includes, source, "-o", program, *libraries])
+    common.run([*common.compiler(), *objects, "-o", program, *linked])
     return program
 
 
@@ -128,8 +137,9 @@ def instructions(program, path, folder, options):
 NOTES = """\
 A cell is: ratio of CPU times, median of the rounds (quartiles); least times of both;
 instructions per pair of both (callgrind, loop included).  Pair: free at once.  Batch: 200 are held,
-then freed.  Direct means malloc and free, and for jemalloc the addresses that dlsym
-gave, called without a table; *unsized* is `je_free` against the slot with size 0."""
+then freed.  Direct means malloc and free, je_malloc and je_sdallocx as a program calls
+that is linked against them (through the procedure linkage table); *unsized* is
+`je_free` against the slot with size 0."""
 
 
 def main():
@@ -137,7 +147,7 @@ def main():
     path, trouble = library()
     with tempfile.TemporaryDirectory() as folder:
         common.say("C costs: compiling")
-        program = compile_program(folder)
+        program = compile_program(folder, path)
         common.say(f"C costs: {options.rounds} rounds")
         samples = samples_of(common.run([program, path, "time", str(options.rounds)]).stdout)
         counted = instructions(program, path, folder, options)

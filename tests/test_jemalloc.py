@@ -237,10 +237,10 @@ def test_wrong_architecture(python, tmp_path, machine):
 @pytest.mark.parametrize(
     "source, message",
     [
-        ("int je_malloc;", "speaks interface 0, 1 is needed"),
+        ("int je_malloc;", "speaks interface 0, 1 to 2 are known"),
         (
             "unsigned je_sys_abi(void){return 7;} void je_sys_range(void**b,unsigned long*s){}",
-            "speaks interface 7, 1 is needed",
+            "speaks interface 7, 1 to 2 are known",
         ),
         (
             "unsigned je_sys_abi(void){return 1;} void je_sys_range(void**b,unsigned long*s){}",
@@ -271,6 +271,32 @@ F(je_mallctl)F(je_sys_range_refusals)
     path = tmp_path / "liar.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", path, tmp_path / "liar.c"], check=True)
     assert "failed its self-test" in damaged(python, path)
+
+
+INTERFACE_1 = """
+import sys, types
+fake = sys.modules["jemalloc_sys"] = types.ModuleType("jemalloc_sys")
+fake.get_library = lambda kind: {path!r}
+import alloc
+assert alloc.decision().allocator == "jemalloc", alloc.decision()
+assert alloc.verify(), alloc.verify()
+je = alloc.Jemalloc()
+for size in (1, 8, 16, 100, 5000, 100_000):
+    for align in (1, 16, 64):
+        address = je.aligned_alloc(align, size)
+        assert je.owns(address) and address % align == 0
+        je.free_sized(address, size, align)
+"""
+
+
+@pytest.mark.needs_cc
+def test_the_older_interface_without_slots_serves_too(python, tmp_path):
+    """A library of interface 1: the present one behind another je_sys_abi."""
+    (tmp_path / "one.c").write_text("unsigned je_sys_abi(void){return 1;}")
+    path, folder = tmp_path / "one.so", os.path.dirname(library())
+    command = ["cc", "-shared", "-fPIC", "-o", path, tmp_path / "one.c", "-Wl,--no-as-needed"]
+    subprocess.run([*command, library(), f"-Wl,-rpath,{folder}"], check=True)
+    assert python(INTERFACE_1.format(path=str(path))) == ""
 
 
 def test_small_alignments_of_small_blocks():

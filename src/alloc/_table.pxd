@@ -36,7 +36,7 @@ cdef extern from "_c/layout.h":
 
 cdef extern from "_c/jemalloc.h" nogil:
     const alloc_table system_table "alloc_system_table"
-    const alloc_table jemalloc_table "alloc_jemalloc_table"
+    alloc_table jemalloc_table "alloc_jemalloc_table"
     const alloc_table degraded_table "alloc_jemalloc_degraded_table"
 
     cdef struct je_state:

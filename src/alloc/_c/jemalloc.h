@@ -11,7 +11,9 @@
 
 #include "system.h"
 
-#define ALLOC_JE_SYS_ABI 1u /* the range interface of jemalloc_sys.h that we speak */
+/* The interfaces of jemalloc_sys.h that we speak. */
+#define ALLOC_JE_SYS_OLDEST 1u
+#define ALLOC_JE_SYS_ABI 2u /* with je_sys_slots */
 #define ALLOC_JE_ZERO 0x40  /* MALLOCX_ZERO */
 
 /* The start and the length never change after loading: read without a lock.
@@ -146,7 +148,10 @@ static size_t alloc_je_usable_size(void *ctx, const void *ptr) {
     return alloc_je.sallocx(ptr, 0);
 }
 
-static const alloc_table alloc_jemalloc_table = {
+/* Written once, when the library is loaded and before anything is granted: then the
+ * hottest slots are the library's own (je_sys_slots), with jemalloc inlined.  Older
+ * libraries have none, and these stay. */
+static alloc_table alloc_jemalloc_table = {
     ALLOC_ABI,
     sizeof(alloc_table),
     ALLOC_CAP_OWNS | ALLOC_CAP_UNSIZED | ALLOC_CAP_ZEROED | ALLOC_CAP_RESIZE,
@@ -249,6 +254,31 @@ static int alloc_je_check_file(const char *path, char *why, size_t room) {
 }
 #endif
 
+/* The mirror of two structures of jemalloc_sys.h. */
+typedef struct {
+    void *(*alloc)(void *ctx, size_t size, size_t align);
+    void (*dealloc)(void *ctx, void *ptr, size_t size, size_t align);
+    int (*owns)(void *ctx, const void *ptr);
+} alloc_je_slots;
+
+typedef struct {
+    void *(*alloc)(void *ctx, size_t size, size_t align);
+    void (*dealloc)(void *ctx, void *ptr, size_t size, size_t align);
+    volatile int *exhausted;
+} alloc_je_other;
+
+static void alloc_je_take_slots(void *library) {
+    static const alloc_je_other other = {alloc_sys_alloc, alloc_sys_dealloc, &alloc_je.exhausted};
+    int (*offered)(const alloc_je_other *, alloc_je_slots *);
+    alloc_je_slots slots;
+    *(void **)&offered = dlsym(library, "je_sys_slots");
+    if (offered == NULL || !offered(&other, &slots))
+        return;
+    alloc_jemalloc_table.alloc = slots.alloc;
+    alloc_jemalloc_table.dealloc = slots.dealloc;
+    alloc_jemalloc_table.owns = slots.owns;
+}
+
 /* Load the library once and for ever.  0: loaded, 1: loaded but without a
  * range, so degraded; -1: not usable, and `why` says so.  Needs the GIL. */
 static int alloc_je_load(const char *path, char *why, size_t room) {
@@ -277,9 +307,11 @@ static int alloc_je_load(const char *path, char *why, size_t room) {
     }
     *(void **)&abi = dlsym(library, "je_sys_abi");
     *(void **)&range = dlsym(library, "je_sys_range");
-    if (abi == NULL || range == NULL || abi() != ALLOC_JE_SYS_ABI) {
-        snprintf(why, room, "%s speaks interface %u, %u is needed: another version of jemalloc-sys",
-                 path, abi ? abi() : 0u, ALLOC_JE_SYS_ABI);
+    if (abi == NULL || range == NULL || abi() < ALLOC_JE_SYS_OLDEST ||
+        abi() > ALLOC_JE_SYS_ABI) {
+        snprintf(why, room,
+                 "%s speaks interface %u, %u to %u are known: another version of jemalloc-sys",
+                 path, abi ? abi() : 0u, ALLOC_JE_SYS_OLDEST, ALLOC_JE_SYS_ABI);
         return -1;
     }
     for (i = 0; i < sizeof names / sizeof *names; i++) {
@@ -302,6 +334,8 @@ static int alloc_je_load(const char *path, char *why, size_t room) {
         return -1;
     }
     alloc_je.free(probe);
+    if (abi() >= 2)
+        alloc_je_take_slots(library);
     alloc_je.base = (uintptr_t)base;
     alloc_je.length = length;
     alloc_je.loaded = 1;
