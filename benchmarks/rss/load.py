@@ -8,7 +8,7 @@ import random
 import sys
 import threading
 
-CONNECTIONS, REQUESTS = 16, 75
+CONNECTIONS, REQUESTS = 16, 40
 
 
 def client(port: int, number: int, failures: list[str]) -> None:

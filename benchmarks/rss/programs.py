@@ -3,8 +3,6 @@
 Their input is made once by `prepare`, before anything is measured.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random
@@ -37,14 +35,14 @@ def prepare(folder: str) -> None:
         path = os.path.join(library, name)
         if name.endswith(".py") and 20_000 < os.path.getsize(path) < 90_000:
             shutil.copy(path, tree)
-    keep = sorted(os.listdir(tree))[:14]
+    keep = sorted(os.listdir(tree))[:8]
     for name in os.listdir(tree):
         if name not in keep:
             os.remove(os.path.join(tree, name))
 
 
 def service(folder: str):
-    """FastAPI under uvicorn; load.py sends 1,200 requests over 16 connections."""
+    """FastAPI under uvicorn; load.py sends 640 requests over 16 connections."""
     import uvicorn
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse

@@ -33,9 +33,9 @@ NOTES = {
     "pandas": "joins, groups and sorts of 400,000 rows",
     "tuples": "lists of 250,000 tuples, made and dropped",
     "numpy": "temporaries of 8 KB to 8 MB in two threads",
-    "fastapi": "FastAPI under uvicorn, 1,200 requests from a second process",
+    "fastapi": "FastAPI under uvicorn, 640 requests from a second process",
     "etl": "pandas: a CSV file of 26 MB read, joined, grouped, written",
-    "black": "black over 14 modules of the standard library",
+    "black": "black over 8 modules of the standard library",
 }
 
 
