@@ -32,10 +32,15 @@ def documents():
     text = json.dumps(record)
     del record
 
+    together = threading.Barrier(THREADS)  # else a peak depends on who gets the GIL
+
     def work(index):
         for _ in range(4):
             parsed = json.loads(text)
+            together.wait()
             json.dumps(parsed[:: index + 2])
+            del parsed
+            together.wait()
 
     in_threads(work)
 
@@ -55,17 +60,18 @@ def trees():
 def fragments():
     """Eight threads make buffers of 600 B to 60 KB and keep few of them, as caches do."""
     kept = [[] for _ in range(THREADS)]
+    together = threading.Barrier(THREADS)
 
     def work(index):
         chance = random.Random(index)
         for _ in range(6):
-            live = [bytes(int(600 * 100 ** chance.random())) for _ in range(2500)]
-            kept[index] += [bytes(700) for _ in range(4)]
+            live = [b"x" * int(600 * 100 ** chance.random()) for _ in range(1500)]
+            together.wait()
+            kept[index] += [block for block in live[::60] if len(block) < 4000]
             chance.shuffle(live)
             while live:
                 live.pop()
-                if len(live) % 500 == 0:
-                    kept[index].append(bytes(700))
+            together.wait()
 
     in_threads(work)
     return kept

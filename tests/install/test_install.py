@@ -306,3 +306,16 @@ except MemoryError:
 print(work())
 """
     assert run(code) == "True"
+
+
+def test_our_options_of_jemalloc_are_in_force_and_the_environment_wins(run):
+    code = """
+import alloc
+alloc.install(numpy=False)
+found = alloc.jemalloc.options()
+for name in ('narenas', 'tcache_max', 'tcache_nslots_large'):
+    print(found[name].value, found[name].origin, end=';')
+"""
+    assert run(code) == "1 program;32768 program;1 program;"
+    out = run(code, env={"JE_MALLOC_CONF": "narenas:3"})
+    assert out == "3 environment;32768 program;1 program;"

@@ -279,6 +279,30 @@ static void alloc_je_take_slots(void *library) {
     alloc_jemalloc_table.owns = slots.owns;
 }
 
+/* What jemalloc is told before it starts; JE_MALLOC_CONF overrides it.  One arena and
+ * caches for blocks up to 32 KiB: what a thread frees serves the others, and idle
+ * threads keep little (docs/memory.md has the figures).  Python's lock lets hardly two
+ * threads allocate at once; programs whose threads do may ask for more arenas. */
+#define ALLOC_JE_OPTIONS "narenas:1,tcache_max:32768,tcache_nslots_large:1"
+
+/* Write them into the small library that the private one needs, and that is loaded
+ * before it.  A build without one keeps its own options; if the small library is
+ * broken, loading the private one says so. */
+static void alloc_je_tell(const char *path) {
+    char beside[4096];
+    const char *slash = strrchr(path, '/');
+    int length = slash ? (int)(slash - path) + 1 : 0;
+    void *boot;
+    char *conf;
+    if (snprintf(beside, sizeof beside, "%.*slibjemalloc_boot.so", length, path) >=
+            (int)sizeof beside ||
+        access(beside, R_OK) != 0 || (boot = dlopen(beside, RTLD_NOW | RTLD_LOCAL)) == NULL)
+        return;
+    conf = dlsym(boot, "je_boot_conf");
+    if (conf != NULL && conf[0] == 0)
+        memcpy(conf, ALLOC_JE_OPTIONS, sizeof ALLOC_JE_OPTIONS);
+}
+
 /* Load the library once and for ever.  0: loaded, 1: loaded but without a
  * range, so degraded; -1: not usable, and `why` says so.  Needs the GIL. */
 static int alloc_je_load(const char *path, char *why, size_t room) {
@@ -299,6 +323,7 @@ static int alloc_je_load(const char *path, char *why, size_t room) {
         return alloc_je.length ? 0 : 1;
     if (alloc_je_check_file(path, why, room) != 0)
         return -1;
+    alloc_je_tell(path);
     library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) {
         const char *text = dlerror();
