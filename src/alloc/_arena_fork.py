@@ -14,30 +14,44 @@ if TYPE_CHECKING:
 # thread is inside one, and releases them on both sides.
 
 _heaps: dict[int, Any] = {}
+_others: dict[int, Any] = {}
 _forking: list[list[Any]] = []
 
 
 def register(heap: Any) -> None:
     """Hold ``heap.lock`` across every fork, as long as the heap lives."""
-    number = id(heap)
+    _note(_heaps, heap)
+
+
+def hold(owner: Any) -> None:
+    """The same for what has a lock and is no heap."""
+    _note(_others, owner)
+
+
+def _note(group: dict[int, Any], owner: Any) -> None:
+    number = id(owner)
 
     def gone(old: Any) -> None:
-        if _heaps.get(number) is old:
-            del _heaps[number]
+        if group.get(number) is old:
+            del group[number]
 
-    _heaps[number] = ref(heap, gone)
+    group[number] = ref(owner, gone)
 
 
 def heaps() -> list[Any]:
     """All live heaps of this process."""
-    return [heap for heap in [found() for found in list(_heaps.values())] if heap is not None]
+    return _live(_heaps)
+
+
+def _live(group: dict[int, Any]) -> list[Any]:
+    return [owner for owner in [found() for found in list(group.values())] if owner is not None]
 
 
 def _before_fork() -> None:
     locks = []
-    for heap in heaps():
-        heap.lock.acquire()
-        locks.append(heap.lock)
+    for owner in [*_live(_others), *heaps()]:  # what asks a heap comes before it
+        owner.lock.acquire()
+        locks.append(owner.lock)
     _forking.append(locks)
 
 

@@ -164,7 +164,7 @@ class Bump(Forwarding):
         self._raw: dict[int, tuple[int, int]] = {}
         self._freed: set[int] = set()
         self.lock = RLock()  # never held while upstream is asked
-        _arena_fork.register(self)
+        _arena_fork.hold(self)
         self.held = 0
         """Bytes held in chunks."""
 

@@ -12,7 +12,7 @@ from alloc import testing
 PYPY = sys.implementation.name == "pypy"  # collects garbage in each of many steps
 NIGHTLY = settings.default.max_examples >= 1000
 FEW = settings(
-    max_examples=settings.default.max_examples if NIGHTLY else 2 if PYPY else 6,
+    max_examples=500 if NIGHTLY else 2 if PYPY else 6,
     stateful_step_count=50 if NIGHTLY else 30,
     deadline=None,
     database=None,

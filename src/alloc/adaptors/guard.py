@@ -325,7 +325,8 @@ class Guard(Forwarding):
         self._drain(0)
 
     def __del__(self) -> None:
-        if getattr(self, "_order", None) is not None:
+        # At the interpreter's end the module may be gone before its objects.
+        if getattr(self, "_order", None) is not None and _first_other is not None:
             try:
                 self.check()  # raw blocks may be live still
             finally:
