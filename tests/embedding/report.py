@@ -185,6 +185,7 @@ def report():
         "block": owner,
         "verified": verification.ok,
         "verification": str(verification),
+        "busy": "ALLOC_TEST_BUSY" in os.environ,
         "changed": _differences(before, after),
         "changed later": _differences(before, state()) if guest else {},
         **(guest or {}),

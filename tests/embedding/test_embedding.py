@@ -19,7 +19,11 @@ def test_setting(kit, setting):
     """The verdict is right, the allocator follows, and the import left no trace."""
     report, trouble = {}, None
     try:
-        report = setting.run(kit)
+        # A busy host's own threads come and go; what the import does, it does every time.
+        for _ in range(3):
+            report = setting.run(kit)
+            if not (report["busy"] and (report["changed"] or report["changed later"])):
+                break
     except (Missing, Failure) as error:
         trouble = str(error)
     if trouble is not None:
@@ -55,7 +59,8 @@ def check_guest(report):
     if report["info status"] is None:
         return  # the setting left it out
     assert report["info status"] == 0, report["info"]
-    for text in ("guest", *report["decision"]["evidence"], report["implementation"]):
+    expected = ("guest", *report["decision"]["evidence"], report["implementation"])
+    for text in (*expected, report["main image"]):
         assert text in report["info"], report["info"]
 
 

@@ -112,6 +112,7 @@ def collect():
             "implementation": alloc.implementation,
             "python": sys.version.replace("\n", " "),
             "executable": sys.executable,
+            "process": _process(),
             "platform": _platform(),
         },
         "decision": alloc.decision(),
@@ -124,6 +125,14 @@ def collect():
         "checks": [*checks.checks],
         "ok": checks.ok,
     }
+
+
+def _process():
+    """The program that runs, whatever ``sys.executable`` says; ``None`` without /proc."""
+    try:
+        return os.readlink("/proc/self/exe")
+    except OSError:
+        return None
 
 
 def _platform():
