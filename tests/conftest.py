@@ -43,6 +43,8 @@ COMPONENTS = {
     "memray": "memray (pip install memray)",
     "pyspy": "py-spy (pip install py-spy) and the right to read another process",
     "pybind11": "pybind11 (pip install pybind11) and a C++ compiler",
+    "browser": "chromium (Debian: apt-get install chromium)",
+    "resvg": "resvg_py (pip install resvg_py) and pillow",
     "rich": "rich (pip install rich)",
     "rust": "rustc (Debian: apt-get install rustc)",
     "gevent": "gevent and greenlet (pip install gevent)",

@@ -141,7 +141,8 @@ def configuration(name, command, base):
 
 def glibc_trouble():
     """Why glibc cannot be tuned."""
-    from alloc._select import implementation, process
+    from alloc._probe import process
+    from alloc._select import implementation
 
     try:
         version = os.confstr("CS_GNU_LIBC_VERSION")
