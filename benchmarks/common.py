@@ -104,11 +104,6 @@ def directives() -> str:
         return "".join(line for line in file if line.startswith("# cython:"))
 
 
-def binding() -> bool:
-    """Whether the core's functions are Cython's own type (True) or plain built-ins."""
-    return "binding=True" in directives()
-
-
 def cython_module(name: str, text: str, folder: str, head: str | None = None) -> None:
     """Compile ``text`` as the core is compiled (setup.py), into ``folder``."""
     try:
