@@ -29,9 +29,8 @@ def core():
 
     headers = [f"{SOURCE}/_c/{name}" for name in os.listdir(f"{SOURCE}/_c")]
     public = [f"{SOURCE}/include/alloc/{name}" for name in os.listdir(f"{SOURCE}/include/alloc")]
-    shared = [
-        f"{SOURCE}/{name}.pxd" for name in ("_table", "_raw", "_again", "_core", "_pool", "regions")
-    ]
+    names = ("_table", "_raw", "_again", "_core", "_pool", "_span", "regions")
+    shared = [f"{SOURCE}/{name}.pxd" for name in names]
     modules = [
         Extension(
             f"alloc.{name}",

@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PARTS = ("python_costs", "c_costs", "import_cost", "arena", "hosts")
+PARTS = ("python_costs", "c_costs", "import_cost", "arena", "adaptors", "hosts")
 
 
 def main() -> int:

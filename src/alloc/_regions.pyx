@@ -1,14 +1,12 @@
 # cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
 # cython: autotestdict=False, boundscheck=False, wraparound=False, initializedcheck=False
 # cython: nonecheck=False
-"""`Bump`, compiled: Python's side of bump.h.
+"""`Bump`, compiled: Python's side of bump.h; its blocks and scopes are in `_span`.
 
 All functions here need the GIL, which is a Bump's only lock.
 """
 
 cimport cython
-from cpython.buffer cimport PyBuffer_FillInfo
-from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
@@ -16,205 +14,21 @@ from libc.string cimport memcpy, memset
 from alloc._again cimport Py_AtExit, forget_module
 from alloc._pool cimport Upstream, to_chunk, to_limit
 from alloc._raw cimport to_layout, to_pointer, to_size
+from alloc._span cimport Region, Span, new_span, root_of, stretch
 from alloc._table cimport DEFAULT_ALIGN, EMPTY
 from alloc.regions cimport (
-    alloc_bump, alloc_bump_alloc, alloc_bump_clear, alloc_bump_dealloc, alloc_bump_grow,
-    alloc_bump_here, alloc_bump_holds, alloc_bump_init, alloc_bump_mark, alloc_bump_owns,
-    alloc_bump_reset, alloc_bump_resize, alloc_bump_rewind, alloc_bump_used,
+    alloc_bump_alloc, alloc_bump_clear, alloc_bump_dealloc, alloc_bump_holds, alloc_bump_init,
+    alloc_bump_owns, alloc_bump_reset, alloc_bump_used,
 )
 
+from alloc._span import Scope
 from alloc.errors import (
     AllocError, DoubleFreeError, InvalidFreeError, SizeMismatchError, UseAfterFreeError,
 )
-from alloc.layout import Layout, array_size, check
+from alloc.layout import Layout, array_size
 
 Py_AtExit(forget_module)
 
-
-# --- blocks of a Bump ------------------------------------------------------------------
-
-@cython.final
-@cython.no_gc
-@cython.freelist(64)
-cdef class Span:
-    """How long blocks live: until a scope ends, or the next reset.  Blocks refer to it."""
-
-    cdef bint ended
-    cdef Py_ssize_t exports    # buffers of its blocks out there, inner scopes' included
-    cdef Span parent
-
-
-cdef Span new_span(Span parent):
-    cdef Span span = Span.__new__(Span)
-    span.parent = parent
-    return span
-
-
-# No garbage collection, as for the core's blocks.
-@cython.final
-@cython.no_gc
-@cython.freelist(256)
-cdef class Block:
-    """Memory of a region; see `alloc.protocols.Block`.
-
-    Ended with its scope, or by a reset: then it is freed, and says so.
-    """
-
-    cdef Bump owner
-    cdef Span span
-    cdef void *ptr             # NULL once freed; EMPTY exactly if nbytes is 0
-    cdef size_t nbytes
-    cdef size_t alignment
-    cdef Py_ssize_t exports    # buffers out there; above 0 nothing may move
-    cdef object __weakref__
-
-    def __init__(self):
-        raise TypeError("blocks come from allocate()")
-
-    cdef int live(self) except -1:
-        if self.ptr is NULL:
-            raise UseAfterFreeError("the block was freed")
-        if self.span.ended:
-            raise UseAfterFreeError("the block's region was reset, or its scope has ended")
-        return 0
-
-    cdef int unexported(self) except -1:
-        if self.exports > 0:
-            raise BufferError(f"the block has {self.exports} exported buffer(s)")
-        return 0
-
-    @property
-    def address(self):
-        self.live()
-        return <uintptr_t>self.ptr
-
-    @property
-    def size(self):
-        self.live()
-        return self.nbytes
-
-    @property
-    def align(self):
-        self.live()
-        return self.alignment
-
-    @property
-    def layout(self):
-        self.live()
-        return Layout(self.nbytes, self.alignment)
-
-    @property
-    def usable_size(self):
-        self.live()
-        return self.nbytes
-
-    @property
-    def allocator(self):
-        return self.owner
-
-    @property
-    def freed(self):
-        return self.ptr is NULL or self.span.ended
-
-    @property
-    def view(self):
-        self.live()
-        return PyMemoryView_FromObject(self)
-
-    def resize(self, size, *, bint move=True):
-        cdef size_t new_size, align
-        cdef void *ptr
-        to_layout(size, 16, &new_size, &align)
-        self.live()
-        self.unexported()
-        if new_size == self.nbytes:
-            return True
-        if new_size > 0 and self.nbytes > 0 and self.owner.stretch(
-                self.ptr, self.nbytes, new_size):
-            self.nbytes = new_size
-            return True
-        if not move:
-            return False
-        check(new_size, self.alignment)
-        ptr = self.owner.cut(new_size, self.alignment, False)
-        # Cutting may have run Python code: that of an upstream, or a finalizer.
-        try:
-            self.live()
-            self.unexported()
-        except BaseException:
-            if ptr is not EMPTY:
-                alloc_bump_dealloc(&self.owner.bump, ptr, new_size)
-            raise
-        if self.nbytes and new_size:
-            memcpy(ptr, self.ptr, min(self.nbytes, new_size))
-        if self.nbytes:
-            alloc_bump_dealloc(&self.owner.bump, self.ptr, self.nbytes)
-        self.ptr = ptr
-        self.nbytes = new_size
-        self.span = self.owner.span  # it lies in the innermost scope now
-        return True
-
-    def free(self):
-        if self.ptr is NULL:
-            raise DoubleFreeError("the block was freed already")
-        if self.span.ended:
-            raise DoubleFreeError("the block was freed when its region was reset")
-        self.unexported()
-        self.drop()
-
-    cdef void drop(self) noexcept:
-        # The newest block's bytes are used again; all others wait for the reset.
-        if self.nbytes and not self.span.ended:
-            alloc_bump_dealloc(&self.owner.bump, self.ptr, self.nbytes)
-        self.ptr = NULL
-
-    def __dealloc__(self):
-        if self.ptr is not NULL:
-            self.drop()
-
-    def __len__(self):
-        self.live()
-        return self.nbytes
-
-    def __enter__(self):
-        self.live()
-        return self
-
-    def __exit__(self, kind, value, traceback):
-        if self.ptr is NULL or self.span.ended:
-            return
-        self.unexported()
-        self.drop()
-
-    def __getbuffer__(self, Py_buffer *buffer, int flags):
-        self.live()
-        PyBuffer_FillInfo(buffer, self, self.ptr, <Py_ssize_t>self.nbytes, False, flags)
-        self.exports += 1
-        export(self.span, 1)
-
-    def __releasebuffer__(self, Py_buffer *buffer):
-        self.exports -= 1
-        export(self.span, -1)
-
-    def __repr__(self):
-        if self.freed:
-            return "<alloc.Block, freed>"
-        return f"<alloc.Block of {self.nbytes} bytes at {<uintptr_t>self.ptr:#x} from bump>"
-
-
-cdef Span root_of(Span span):
-    while span.parent is not None:
-        span = span.parent
-    return span
-
-
-cdef void export(Span span, Py_ssize_t change) noexcept:
-    while span is not None:
-        span.exports += change
-        span = span.parent
-
-
-# --- the region ------------------------------------------------------------------------
 
 cdef struct Head:
     # In front of each raw address of Python's: C's free knows neither size nor region.
@@ -249,7 +63,7 @@ cdef inline uint8_t lg(size_t align) noexcept:
 
 @cython.final
 @cython.no_gc_clear  # __dealloc__ needs upstream
-cdef class Bump:
+cdef class Bump(Region):
     """A region: allocation is an addition, and all goes at once.
 
     ``chunk`` bytes are asked of ``upstream`` (the current allocator) first, twice as
@@ -262,12 +76,6 @@ cdef class Bump:
     Any thread may use it, with the GIL; scopes are the region's, not a thread's.
     """
 
-    cdef alloc_bump bump
-    cdef uintptr_t floor       # below it lie blocks of outer scopes: they must not grow
-    cdef Upstream up
-    cdef Span span             # of the innermost scope
-    cdef object __weakref__
-
     name = "bump"
     capabilities = frozenset(("checked", "owns", "resize"))
     carves = True
@@ -276,7 +84,6 @@ cdef class Bump:
         cdef size_t size = to_chunk(chunk)
         self.up = Upstream(upstream)
         alloc_bump_init(&self.bump, self.up.table, size, to_limit(limit))
-        self.span = new_span(None)
 
     def __init__(self, *, chunk=65536, limit=None, upstream=None):
         pass
@@ -347,36 +154,6 @@ cdef class Bump:
         """
         return PyCapsule_New(&self.bump, "alloc.bump", NULL)
 
-    # --- cutting
-
-    cdef void *cut(self, size_t size, size_t align, bint zeroed) except NULL:
-        cdef void *ptr
-        if size == 0:
-            return EMPTY
-        ptr = alloc_bump_alloc(&self.bump, size, align)
-        if ptr is NULL:
-            raise AllocError(Layout(size, align), "bump")
-        if zeroed:
-            memset(ptr, 0, size)
-        return ptr
-
-    cdef bint stretch(self, void *ptr, size_t size, size_t new_size) noexcept:
-        if new_size > size and <uintptr_t>ptr < self.floor:
-            return False
-        return alloc_bump_resize(&self.bump, ptr, size, new_size)
-
-    def allocate(self, size, align=16, bint zeroed=False):
-        cdef size_t s, a
-        to_layout(size, align, &s, &a)
-        cdef void *ptr = self.cut(s, a, zeroed)
-        cdef Block block = Block.__new__(Block)
-        block.owner = self
-        block.span = self.span
-        block.ptr = ptr
-        block.nbytes = s
-        block.alignment = a
-        return block
-
     # --- the C-shaped half
 
     cdef void *cut_raw(self, size_t size, size_t align, bint zeroed) except NULL:
@@ -427,8 +204,8 @@ cdef class Bump:
 
     cdef bint stretch_raw(self, void *ptr, Head *head, size_t new_size) noexcept:
         cdef size_t pad = pad_of(head)
-        if new_size > <size_t>9223372036854775807 - pad or not self.stretch(
-                <char *>ptr - pad, pad + head.size, pad + new_size):
+        if new_size > <size_t>9223372036854775807 - pad or not stretch(
+                self, <char *>ptr - pad, pad + head.size, pad + new_size):
             return False
         head.size = new_size
         return True
@@ -513,41 +290,3 @@ cdef class Bump:
 
     def __reduce__(self):
         raise TypeError("a Bump cannot be pickled: it is memory of this process")
-
-
-@cython.final
-cdef class Scope:
-    """A checkpoint of a `Bump`, for one ``with``."""
-
-    cdef Bump region
-    cdef Span span             # None before and after
-    cdef alloc_bump_mark mark
-    cdef uintptr_t floor
-
-    def __init__(self, Bump region not None):
-        self.region = region
-
-    def __enter__(self):
-        if self.span is not None:
-            raise RuntimeError("this scope has begun already")
-        cdef Bump region = self.region
-        if region.bump.chunk is NULL:
-            alloc_bump_grow(&region.bump, 0, 1)  # so that the first chunk outlives it
-        self.mark = alloc_bump_here(&region.bump)
-        self.floor = region.floor
-        region.floor = self.mark.next
-        self.span = region.span = new_span(region.span)
-        return region
-
-    def __exit__(self, kind, value, traceback):
-        cdef Bump region = self.region
-        cdef Span span = self.span
-        if span is None or region.span is not span:
-            raise RuntimeError("an inner scope has not ended, or this one never began")
-        span.ended = True
-        self.span = None
-        region.span = span.parent
-        region.floor = self.floor
-        if span.exports:
-            raise BufferError(f"the scope ended with {span.exports} exported buffer(s)")
-        alloc_bump_rewind(&region.bump, self.mark)
