@@ -45,8 +45,17 @@ cdef inline Head *head_of(void *ptr) noexcept:
     return <Head *>(<char *>ptr - 16)
 
 
-cdef inline uint32_t tag_of(void *ptr, uint32_t state) noexcept:
-    return state ^ <uint32_t>(<uintptr_t>ptr >> 4)
+cdef inline uint32_t tag_of(void *ptr, uint32_t key) noexcept:
+    return key ^ <uint32_t>(<uintptr_t>ptr >> 4)
+
+
+cdef uint32_t keys = 0
+
+cdef uint32_t new_key() noexcept:
+    """Another for each region and reset: chunks come with what was in them before."""
+    global keys
+    keys += 0x9e3779b9  # odd: all numbers have their turn
+    return keys
 
 
 cdef inline size_t pad_of(Head *head) noexcept:
@@ -76,6 +85,8 @@ cdef class Bump(Region):
     Any thread may use it, with the GIL; scopes are the region's, not a thread's.
     """
 
+    cdef uint32_t key
+
     name = "bump"
     capabilities = frozenset(("checked", "owns", "resize"))
     carves = True
@@ -84,6 +95,7 @@ cdef class Bump(Region):
         cdef size_t size = to_chunk(chunk)
         self.up = Upstream(upstream)
         alloc_bump_init(&self.bump, self.up.table, size, to_limit(limit))
+        self.key = new_key()
 
     def __init__(self, *, chunk=65536, limit=None, upstream=None):
         pass
@@ -117,6 +129,7 @@ cdef class Bump(Region):
             raise BufferError(f"the region has {self.span.exports} exported buffer(s)")
         self.span.ended = True
         self.span = new_span(None)
+        self.key = new_key()
         if keep:
             alloc_bump_reset(&self.bump)
         else:
@@ -170,7 +183,7 @@ cdef class Bump(Region):
         ptr += pad
         head = head_of(ptr)
         head.size = size
-        head.tag = tag_of(ptr, LIVE)
+        head.tag = tag_of(ptr, LIVE ^ self.key)
         head.lg_align = lg(align)
         head.lg_pad = lg(pad)
         if zeroed:
@@ -182,9 +195,9 @@ cdef class Bump(Region):
         cdef Head *head
         if <uintptr_t>ptr & 15 == 0 and alloc_bump_holds(&self.bump, <char *>ptr - 16):
             head = head_of(ptr)
-            if head.tag == tag_of(ptr, LIVE) and alloc_bump_owns(&self.bump, ptr):
+            if head.tag == tag_of(ptr, LIVE ^ self.key) and alloc_bump_owns(&self.bump, ptr):
                 return head
-            if head.tag == tag_of(ptr, FREED):
+            if head.tag == tag_of(ptr, FREED ^ self.key):
                 kind = DoubleFreeError if what == "free" else UseAfterFreeError
                 raise kind(f"{what}: {<uintptr_t>ptr:#x} was freed before")
         raise InvalidFreeError(f"{what}: {<uintptr_t>ptr:#x} is no live address of this region")
@@ -199,7 +212,7 @@ cdef class Bump(Region):
 
     cdef void give_up(self, void *ptr, Head *head) noexcept:
         cdef size_t pad = pad_of(head)
-        head.tag = tag_of(ptr, FREED)
+        head.tag = tag_of(ptr, FREED ^ self.key)
         alloc_bump_dealloc(&self.bump, <char *>ptr - pad, pad + head.size)
 
     cdef bint stretch_raw(self, void *ptr, Head *head, size_t new_size) noexcept:

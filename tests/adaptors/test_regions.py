@@ -189,6 +189,22 @@ def test_raw_addresses_of_a_bump(bump):
         bump.free(block.address)
 
 
+def test_an_address_from_before_a_reset(bump):
+    """What is left in a chunk of an earlier life is not believed."""
+    for _ in range(5):
+        address = bump.malloc(40)
+        bump.reset()
+        bump.malloc(1)  # the same place
+        with pytest.raises(alloc.InvalidFreeError):
+            bump.free(address + 16)
+        bump.reset()
+        block = bump.allocate(200)
+        assert bump.owns(address)
+        with pytest.raises(alloc.InvalidFreeError):
+            bump.free(address)
+        block.free()
+
+
 def test_a_bump_in_force(allocator):
     bump = alloc.Bump(upstream=allocator)
     with alloc.using(bump):
