@@ -44,7 +44,7 @@ cdef class Upstream:
             self.table = (<NativeAllocator>allocator).table
             return
         for word in ("aligned_alloc", "free_sized"):
-            if not callable(getattr(allocator, word, None)):
+            if isinstance(allocator, type) or not callable(getattr(allocator, word, None)):
                 raise TypeError(f"upstream is an allocator, got {allocator!r}")
         self.bridge.ctx = <void *>self
         self.bridge.alloc = ask  # a region calls no other slots of its upstream

@@ -3,7 +3,11 @@
 
 from libc.stdint cimport uintptr_t
 
-from alloc._table cimport alloc_table
+
+cdef extern from "alloc/alloc.h" nogil:
+    # Not from _table.pxd: that includes headers which are not the public ones.
+    ctypedef struct alloc_table:
+        pass
 
 
 cdef extern from "alloc/bump.h" nogil:

@@ -47,7 +47,7 @@ class Forwarding:
 
     def __init__(self, upstream: Allocator) -> None:
         for word in ("allocate", "aligned_alloc", "free_sized"):
-            if not callable(getattr(upstream, word, None)):
+            if isinstance(upstream, type) or not callable(getattr(upstream, word, None)):
                 raise TypeError(f"an allocator is needed to adapt, got {upstream!r}")
         self.upstream = upstream
 

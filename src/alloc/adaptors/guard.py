@@ -9,6 +9,7 @@ import threading
 import warnings
 import weakref
 from collections import deque
+from operator import index
 
 from alloc.errors import AllocError
 from alloc.layout import EMPTY_ADDRESS, Layout
@@ -336,7 +337,7 @@ class Guard(Forwarding):
 
     def usable_size(self, address: SupportsIndex) -> int:
         """Exactly the bytes asked for.  Raises `InvalidFree` or `DoubleFree`."""
-        address = address.__index__()
+        address = index(address)
         if not address or address == EMPTY_ADDRESS:
             return 0
         block = self._find(address, "usable_size")
@@ -347,7 +348,7 @@ class Guard(Forwarding):
 
     def owns(self, address: SupportsIndex) -> bool:
         """Whether it is the start of a live block, or of one in quarantine."""
-        address = address.__index__()
+        address = index(address)
         return address in self._live or address in self._freed
 
     def statistics(self) -> HeapStatistics:
