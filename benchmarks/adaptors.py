@@ -22,7 +22,7 @@ ROUNDS = 40
 BATCH = 200
 SIZE = 64
 SAMPLE_NS = 2_000_000
-FRACTION = 0.04  # of the demo's input, for one wave
+FRACTION = 0.15  # of the demo's input, for one wave
 
 # A call that returns its argument, and one that returns a new object of a block's shape,
 # with the arguments of `allocate` and, as every block has, code that runs at its end.

@@ -188,6 +188,7 @@ block = guard.allocate(4096)
     [
         ("ctypes.memset(block.address + 4096, 1, 1)", "overrun: byte 4096 of the block of 4096"),
         ("ctypes.memset(block.address - 5000, 1, 1)", "underrun: byte -5000 of the block"),
+        ("ctypes.memset(block.address + 9000, 1, 1)", "overrun: byte 9000 of the block of 4096"),
         ("a = block.address; block.free(); ctypes.string_at(a, 1)", "use after free: byte 0 of"),
     ],
 )
@@ -210,3 +211,24 @@ def test_another_handler_gets_its_faults():
     assert done.returncode == -11
     assert "Fatal Python error: Segmentation fault" in done.stderr
     assert "SampledGuard" not in done.stderr
+
+
+def test_red_zones_and_guard_pages():
+    """Guard over SampledGuard: a byte too many is found at the free, a leap at once."""
+    code = """
+import ctypes, alloc
+from alloc import adaptors
+guard = adaptors.Guard(adaptors.SampledGuard(alloc.System(), every=1), zone=16)
+address = guard.malloc(100)
+ctypes.memset(address + 102, 1, 1)
+try:
+    guard.free(address)
+except adaptors.Overrun as crime:
+    print(str(crime).splitlines()[0][:44], flush=True)
+address = guard.malloc(100)
+ctypes.memset(address + 200, 1, 1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -11, done
+    assert done.stdout == "overrun: byte 3 behind the end of the block \n"
+    assert "alloc.adaptors.SampledGuard: overrun: byte" in done.stderr

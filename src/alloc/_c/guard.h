@@ -11,6 +11,10 @@
 #ifndef ALLOC_GUARD_H
 #define ALLOC_GUARD_H
 
+#if defined(_WIN32)
+#error "guard.h needs mmap, mprotect and sigaction: a POSIX system"
+#endif
+
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -311,9 +315,15 @@ static void alloc_gd_explain(const alloc_guard *g, const char *at) {
     int length;
     if (at < start + g->page && slot > g->slots && slot[-1].state != ALLOC_GD_UNUSED)
         slot--; /* the page in front of a slot ends the one before */
-    if (slot->state == ALLOC_GD_UNUSED)
-        what = "wild access";
-    else if (slot->state == ALLOC_GD_FREED && at >= slot->pages && at < slot->ptr + slot->size)
+    else if (slot->state == ALLOC_GD_UNUSED && slot > g->slots)
+        slot--; /* a leap over that page; or wild */
+    if (slot->state == ALLOC_GD_UNUSED) {
+        static const char wild[] = "alloc.adaptors.SampledGuard: wild access between blocks\n";
+        if (write(2, wild, sizeof wild - 1) < 0)
+            return;
+        return;
+    }
+    if (slot->state == ALLOC_GD_FREED && at >= slot->pages && at < slot->ptr + slot->size)
         what = "use after free";
     else if (at >= slot->ptr + slot->size)
         what = "overrun";

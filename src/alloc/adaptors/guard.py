@@ -285,8 +285,19 @@ class Guard(Forwarding):
                 self._report(self._crime(SizeMismatch, detail, block))
             return block
 
+    # Kept by the class: at the interpreter's end modules go before their objects.
+    _ending = staticmethod(sys.is_finalizing)
+
+    def _send_home(self, block: Guarded) -> None:
+        self.upstream.free_sized(block.base, block.total, block.upstream_align)
+
     def _release(self, address: int, size: int, align: int) -> None:
         with self._lock:
+            if self._ending():  # nothing can be looked at any more, and was at exit
+                late = self._live.pop(address, None)
+                if late is not None:
+                    self._send_home(late)
+                return
             block = self._expect(address, size, align, "free")
             if block is None:
                 return
@@ -317,7 +328,7 @@ class Guard(Forwarding):
                 self._waiting -= block.total
                 del self._freed[block.address]
                 crime = self._poison(block)
-                self.upstream.free_sized(block.base, block.total, block.upstream_align)
+                self._send_home(block)
                 if crime is not None:
                     self._report(crime)
 
@@ -326,8 +337,12 @@ class Guard(Forwarding):
         self._drain(0)
 
     def __del__(self) -> None:
-        # At the interpreter's end the module may be gone before its objects.
-        if getattr(self, "_order", None) is not None and _first_other is not None:
+        if getattr(self, "_order", None) is None:
+            return
+        if self._ending():
+            while self._order:
+                self._send_home(self._order.popleft())
+        else:
             try:
                 self.check()  # raw blocks may be live still
             finally:
