@@ -25,7 +25,7 @@ def to_limit(limit: SupportsIndex | None) -> int:
         return UNLIMITED
     if index(limit) < 0:
         raise ValueError(f"limit must not be negative, got {limit}")
-    return index(limit)
+    return check(limit)[0]
 
 
 def to_chunk(chunk: SupportsIndex) -> int:

@@ -143,7 +143,7 @@ class Session:
 
 @pytest.mark.filterwarnings("ignore::alloc.adaptors.GuardWarning")
 @settings(
-    max_examples=max(150, settings.default.max_examples),
+    max_examples=settings.default.max_examples,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
