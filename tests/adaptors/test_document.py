@@ -10,14 +10,19 @@ EXAMPLES = documents.blocks("adaptors.md", "python")
 TEXT = (documents.DOCS / "adaptors.md").read_text()
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def marked(number, example):
+    marks = [pytest.mark.needs_core] if "SampledGuard" in example else []
+    return pytest.param(example, id=str(number), marks=marks)
+
+
+@pytest.mark.parametrize("example", [marked(*one) for one in enumerate(EXAMPLES)])
 def test_example(python, example):
     """It runs to its end."""
     python(example)
 
 
 def test_examples_on_the_pure_implementation(python):
-    """As far as there is one: SampledGuard's says so itself."""
+    """Where there is one: SampledGuard needs the core."""
     for example in EXAMPLES:
         if "SampledGuard" not in example:
             python(example, env={"ALLOC_IMPLEMENTATION": "python"})
