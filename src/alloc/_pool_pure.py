@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from operator import index
 
 from ._select import backend
@@ -11,6 +12,7 @@ from .layout import EMPTY_ADDRESS, Layout, check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import SupportsIndex
 
     from ._ledger import HeapStatistics
@@ -146,8 +148,8 @@ class Pool(Forwarding):
             self.upstream.free_sized(start, size, 16)
         self.held = 0
 
-    def __del__(self) -> None:
-        if getattr(self, "_live", None) is not None:
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if getattr(self, "_live", None) is not None and not finalizing():
             self._dying = True
             if not self._live:
                 self._clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from operator import index
 from threading import RLock
 
@@ -20,6 +21,7 @@ from .layout import EMPTY_ADDRESS, Layout, check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import SupportsIndex
 
     from ._ledger import HeapStatistics
@@ -81,9 +83,9 @@ class Bump(Region):
         """A checkpoint; see ``_regions.Bump.scope``."""
         return Scope(self)
 
-    def __del__(self) -> None:
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         span: Span | None = getattr(self, "_span", None)
-        if span is None:
+        if span is None or finalizing():  # 3.9: the modules below are gone by then
             return
         while span is not None:
             if span.exports():
