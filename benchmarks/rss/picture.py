@@ -44,8 +44,17 @@ def thinned(line: list, width: float) -> list:
     return points
 
 
+def until_trimmed(sample: dict) -> list:
+    """The line up to the look 1 s after release: what `child.py` trims then is no part."""
+    line = sample["line"]
+    end = len(line)
+    while end > 1 and abs(line[end - 1][1] - sample["after"]) > 1 << 20:
+        end -= 1
+    return line[:end]
+
+
 def panel(samples: dict, title: str, left: float, width: float) -> list[str]:
-    lines = {name: samples[name][0]["line"] for name in LINES if samples.get(name)}
+    lines = {name: until_trimmed(samples[name][0]) for name in LINES if samples.get(name)}
     longest = max(line[-1][0] for line in lines.values())
     most = max(size for line in lines.values() for _, size in line) / (1 << 20)
     height = HEIGHT - TOP - BOTTOM

@@ -18,7 +18,8 @@ Columns: MiB resident at the peak, 1 s after everything was dropped, and after t
 (`alloc.trim()`, `malloc_trim(0)`, jemalloc's purge; a garbage collection before each);
 CPU time of the process, start-up and the second of waiting included, as a ratio to
 stock's of the same round; page faults in thousands.  Medians (least-most for sizes,
-quartiles for ratios).  Trimming has no way into CPython's mimalloc.
+quartiles for ratios).  CPU time of a short workload moves by a tenth where the machine
+is busy (load average above); sizes are firm.  Trimming has no way into CPython's mimalloc.
 
 *preload* is `LD_PRELOAD` of jemalloc-sys' own library, so the same version and build.
 
@@ -121,6 +122,8 @@ def publish(found: dict, head: list[str]) -> None:
         *head,
         f"- rounds taken in turns: {min(rounds)}" + f" to {max(rounds)}" * (len(set(rounds)) > 1),
     ]
+    if hasattr(os, "getloadavg"):
+        head.append(f"- load average at the end: {os.getloadavg()[0]:.1f}")
     parts = ["# Memory that a process keeps", "\n".join(head), INTRODUCTION]
     for ours in (DEFAULT, "alloc full"):
         parts.append(f"## Against the targets: {ours}\n\n{verdicts(found, ours)}")
