@@ -133,6 +133,11 @@ bench-rss: build tools-bench-rss ## memory kept, against other allocators and se
 	$(call say,the memory benchmark)
 	@$(BIN)/python benchmarks/rss/run.py $(if $(QUICK),--quick) $(ARGS)
 
+wheels: tools-wheels ## dist/: wheels for every CPython here, x86_64 and aarch64, and sdists; audited
+	$(call say,the wheels)
+	@$(BIN)/python wheels/build.py $(ARGS)
+	@$(BIN)/python wheels/audit.py dist
+
 build: $(STAMPS)/jemalloc $(STAMPS)/alloc ## jemalloc-sys and pyalloc, as wheels, into .venv
 
 $(STAMPS)/venv:
@@ -177,8 +182,8 @@ $(STAMPS)/pure: $(STAMPS)/venv $(ALLOC_SOURCES)
 	@ls build/pure/pyalloc-*-py3-none-any.whl
 	@touch $@
 
-.PHONY: tools-test tools-check tools-bench tools-bench-rss require-jemalloc
-tools-test tools-check tools-bench tools-bench-rss: tools-%: $(STAMPS)/tools-%
+.PHONY: tools-test tools-check tools-bench tools-bench-rss tools-wheels wheels require-jemalloc
+tools-test tools-check tools-bench tools-bench-rss tools-wheels: tools-%: $(STAMPS)/tools-%
 $(STAMPS)/tools-%: $(STAMPS)/venv pyproject.toml
 	$(call say,tools: $*)
 	@$(BIN)/python -m pip install -q --group $*

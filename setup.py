@@ -8,6 +8,7 @@ leave a wheel tagged for one interpreter with nothing of that interpreter in it.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -48,11 +49,18 @@ def core():
     return cythonize(modules, include_path=["src"])
 
 
-def trouble(modules):
-    """What the compiler has against the core, or None.  Asked on POSIX only."""
+def trouble(modules, trial=True):
+    """What the compiler has against the core, or None.  Asked on POSIX only.
+
+    Without a trial only whether there is one: the build will tell the rest, and
+    not every cross compiler can check without writing.
+    """
     if not POSIX:
         return None
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    if not trial:
+        name = compiler.split()[0]
+        return None if shutil.which(name) else f"no compiler: {name}"
     includes = [*INCLUDES, sysconfig.get_paths()["include"]]
     command = [*compiler.split(), "-fsyntax-only", *(f"-I{path}" for path in includes)]
     try:
@@ -79,7 +87,7 @@ def extensions():
         reason = "the core is for 64-bit CPython"
     else:
         found = core()
-        reason = trouble(found)
+        reason = trouble(found, trial=choice != "require")
         if not reason:
             return found
     if choice == "require":

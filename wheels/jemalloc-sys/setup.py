@@ -71,6 +71,12 @@ class BdistWheel(bdist_wheel):
     def get_tag(self):
         return "py3", "none", super().get_tag()[2]
 
+    def egg2dist(self, egginfo_path, distinfo_path):
+        super().egg2dist(egginfo_path, distinfo_path)
+        package = os.path.join(self.bdist_dir, "jemalloc_sys")
+        if os.path.isdir(package):  # else only the metadata is asked for
+            stage.write_sbom(package, distinfo_path)
+
 
 setup(
     version=stage.distribution_version(VERSION),

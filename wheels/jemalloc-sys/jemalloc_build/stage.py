@@ -135,6 +135,49 @@ def prebuilt_version(options):
     return found[1].decode()
 
 
+def write_sbom(package, dist_info):
+    """CycloneDX in the wheel's metadata (PEP 770): which jemalloc is in here.
+
+    Without a time or a serial number: the same build gives the same file.
+    """
+    with open(os.path.join(package, "build_info.json"), encoding="utf-8") as file:
+        info = json.load(file)
+    jemalloc = info["jemalloc"].split("-")[0]
+    component = {
+        "type": "library",
+        "bom-ref": "jemalloc",
+        "name": "jemalloc",
+        "version": jemalloc,
+        "cpe": f"cpe:2.3:a:jemalloc:jemalloc:{jemalloc}:*:*:*:*:*:*:*",
+        "purl": f"pkg:github/jemalloc/jemalloc@{jemalloc}",
+        "licenses": [{"license": {"id": "BSD-2-Clause"}}],
+        "properties": [{"name": "jemalloc-sys:full-version", "value": info["jemalloc"]}],
+    }
+    checksum = info.get("source_sha256", "")
+    if checksum:  # of the tarball it was compiled from; a prebuilt library has none
+        component["hashes"] = [{"alg": "SHA-256", "content": checksum}]
+    document = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "component": {
+                "type": "library",
+                "bom-ref": "jemalloc-sys",
+                "name": "jemalloc-sys",
+                "version": info["version"],
+                "purl": "pkg:pypi/jemalloc-sys@" + info["version"],
+            }
+        },
+        "components": [component],
+        "dependencies": [{"ref": "jemalloc-sys", "dependsOn": ["jemalloc"]}],
+    }
+    path = os.path.join(_folder(dist_info, "sboms"), "jemalloc.cdx.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(document, file, indent=2, sort_keys=True)
+        file.write("\n")
+
+
 def _texts(package, version, facts):
     fields = {"version": version}
     facts = dict(facts, version=version)

@@ -1,5 +1,6 @@
 """What is in the package, and where it says it is."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -72,6 +73,18 @@ def test_versions_agree(tool):
     assert info["version"] == jemalloc_sys.__version__
     assert jemalloc_sys.__version__.startswith(info["jemalloc"].split("-")[0] + ".")
     assert json.loads(tool("--json")[1]) == info
+
+
+def test_bill_of_materials_names_jemalloc_and_its_checksum(tool):
+    info = jemalloc_sys.build_info()
+    files = importlib.metadata.files("jemalloc-sys")
+    (path,) = (f for f in files if f.parts[-2:] == ("sboms", "jemalloc.cdx.json"))
+    (jemalloc,) = json.loads(path.read_text())["components"]
+    assert jemalloc["version"] == info["jemalloc"].split("-")[0]
+    assert jemalloc["hashes"] == [{"alg": "SHA-256", "content": info["source_sha256"]}]
+    said = tool()[1]
+    assert info["jemalloc"] in said
+    assert info["source_sha256"] in said
 
 
 def test_facts_name_no_path():

@@ -32,6 +32,7 @@ def main() -> None:
     else:
         info = jemalloc_sys.build_info()
         print("jemalloc-sys {} (jemalloc {})".format(jemalloc_sys.__version__, info["jemalloc"]))
+        print("source   sha256 {}".format(info.get("source_sha256", "not known: prebuilt")))
         print("include  " + jemalloc_sys.get_include_dir())
         for kind in ("private", "boot", "preload", "static"):
             try:
