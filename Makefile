@@ -138,6 +138,10 @@ wheels: tools-wheels ## dist/: wheels for every CPython here, x86_64 and aarch64
 	@$(BIN)/python wheels/build.py $(ARGS)
 	@$(BIN)/python wheels/audit.py dist
 
+test-wheels: tools-test ## what `make wheels` left in dist/, in clean environments
+	$(call say,the wheels in clean environments)
+	@$(BIN)/python -m pytest wheels/tests -q $(ARGS)
+
 build: $(STAMPS)/jemalloc $(STAMPS)/alloc ## jemalloc-sys and pyalloc, as wheels, into .venv
 
 $(STAMPS)/venv:
@@ -182,7 +186,7 @@ $(STAMPS)/pure: $(STAMPS)/venv $(ALLOC_SOURCES)
 	@ls build/pure/pyalloc-*-py3-none-any.whl
 	@touch $@
 
-.PHONY: tools-test tools-check tools-bench tools-bench-rss tools-wheels wheels require-jemalloc
+.PHONY: tools-test tools-check tools-bench tools-bench-rss tools-wheels wheels test-wheels require-jemalloc
 tools-test tools-check tools-bench tools-bench-rss tools-wheels: tools-%: $(STAMPS)/tools-%
 $(STAMPS)/tools-%: $(STAMPS)/venv pyproject.toml
 	$(call say,tools: $*)

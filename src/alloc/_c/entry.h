@@ -19,8 +19,9 @@
 #endif
 
 static struct {
-    alloc_native *native; /* the allocator of module-level calls, borrowed; NULL: look it up */
-    int foreign;          /* whether raw addresses may belong to allocators that must be asked */
+    void *native; /* the allocator of module-level calls, borrowed; NULL: look it up.
+                   * An alloc_native, which Cython's code knows as an object. */
+    int foreign;  /* whether raw addresses may belong to allocators that must be asked */
     int (*refuse)(const alloc_table *, size_t size, size_t align); /* raises AllocError */
 } alloc_now;
 
@@ -76,8 +77,8 @@ static struct {
     alloc_fast_function allocate, native_allocate, malloc, native_malloc, free, native_free;
 } alloc_slow;
 
-static inline PyObject *alloc_quick_block(alloc_native *owner, size_t size, size_t align,
-                                          int zeroed) {
+static inline PyObject *alloc_quick_block(void *object, size_t size, size_t align, int zeroed) {
+    alloc_native *owner = object;
     const alloc_table *table = owner->table;
     void *ptr;
     Py_INCREF((PyObject *)owner); /* first: a table may run anything, also what drops it */
@@ -129,7 +130,7 @@ static PyObject *alloc_entry_native_allocate(PyObject *self, PyObject *const *ar
     size_t size, align;
     int zeroed;
     if (ALLOC_LIKELY(names == NULL && alloc_quick_arguments(args, count, &size, &align, &zeroed)))
-        return alloc_quick_block((alloc_native *)self, size, align, zeroed);
+        return alloc_quick_block(self, size, align, zeroed);
     return alloc_slow.native_allocate(self, args, count, names);
 }
 
@@ -151,7 +152,7 @@ static PyObject *alloc_entry_malloc(PyObject *self, PyObject *const *args, Py_ss
     size_t size;
     if (ALLOC_LIKELY(count == 1 && names == NULL && alloc_now.native != NULL &&
                      alloc_quick_int(args[0], &size) && size != 0))
-        return alloc_quick_malloc(alloc_now.native->table, size);
+        return alloc_quick_malloc(((alloc_native *)alloc_now.native)->table, size);
     return alloc_slow.malloc(self, args, count, names);
 }
 
