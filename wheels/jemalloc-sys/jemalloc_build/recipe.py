@@ -5,7 +5,7 @@ that a second run with the same source, options and compiler reuses it:
 
 private  prefix je_, for dlopen: no initial-exec TLS of its own, our tsd_tls.h
          and tcache_types.h first on the include path, no sbrk (it would leave
-         the range); linked with native/range.c
+         the range); linked with native/range.c and native/slots.c
 static   prefix je_, plain: the pic archive for linking into other things
 preload  no prefix, ordinary: for LD_PRELOAD
 """
@@ -40,7 +40,7 @@ def build(options, source, build_dir):
     with _locked(build_dir):
         folders = {name: _compile(name, options, source, build_dir) for name in TARGETS}
         raised = raises_tcache_limit(options, source)
-        linked = _link(options, folders["private"], build_dir, raised)
+        linked = _link(options, source, folders["private"], build_dir, raised)
         return {
             "libjemalloc_private.so": os.path.join(linked, "libjemalloc_private.so"),
             "libjemalloc_boot.so": os.path.join(linked, "libjemalloc_boot.so"),
@@ -89,14 +89,28 @@ def raises_tcache_limit(options, source):
         return "LG_USIZE_GROW_SLOW_THRESHOLD" in file.read() and not options.debug
 
 
-def _compile(name, options, source, build_dir):
-    """The folder of a finished build of jemalloc."""
-    arguments = configure_arguments(name, options, source)
-    overlays = []  # of our headers over jemalloc's
+def has_inline_paths(source):
+    """Whether this jemalloc has the fast paths of malloc and free in its headers."""
+    internal = os.path.join(source.tree, "include", "jemalloc", "internal")
+    with open(os.path.join(internal, "jemalloc_internal_inlines_c.h"), encoding="utf-8") as file:
+        text = file.read()
+    return "imalloc_fastpath(" in text and "\nfree_fastpath(" in text
+
+
+def _overlays(name, options, source):
+    """(folder, header) of each of our headers that stands over one of jemalloc's."""
+    overlays = []
     if name == "private" and options.tls_cache:
         overlays.append((OVERLAY, TSD_HEADER))
     if name == "private" and raises_tcache_limit(options, source):
         overlays.append((TCACHE, TCACHE_HEADER))
+    return overlays
+
+
+def _compile(name, options, source, build_dir):
+    """The folder of a finished build of jemalloc."""
+    arguments = configure_arguments(name, options, source)
+    overlays = _overlays(name, options, source)
     variables = {
         "CC": " ".join(options.cc),
         # EXTRA_CFLAGS come last: configure adds -g3, and the archive would be 41 MB.
@@ -139,9 +153,24 @@ def _compile(name, options, source, build_dir):
     return folder
 
 
-def _link(options, private, build_dir, raised):
+def _slots(options, source, private, folder, log):
+    """Compile slots.c, with jemalloc's own headers where it inlines from them."""
+    command = options.cc + ["-std=gnu11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall"]
+    command += options.cflags + ["-I" + f for f, _ in _overlays("private", options, source)]
+    if has_inline_paths(source):
+        command += ["-DJE_SLOTS_TSD_CACHE=1"] if options.tls_cache else []
+        command += ["-DJE_SLOTS_INLINE=1", "-D_GNU_SOURCE", "-D_REENTRANT", "-Wno-unused-function"]
+        command += [f"-ffile-prefix-map={source.tree}=."]
+        command += ["-I" + os.path.join(root, "include") for root in (private, source.tree)]
+    command += ["-I" + OVERLAY, "-c", os.path.join(NATIVE, "slots.c"), "-o", "slots.o"]
+    _logged(command, folder, log)
+    return "slots.o"
+
+
+def _link(options, source, private, build_dir, raised):
     """The folder with the private and the boot library."""
     natives = [os.path.join(NATIVE, n) for n in ("range.c", "boot.c", "private.map", "boot.map")]
+    natives.append(os.path.join(NATIVE, "slots.c"))
     natives.append(os.path.join(OVERLAY, "jemalloc_sys.h"))
     key = _key(
         [os.path.basename(private), options.tls_cache], natives + [os.path.abspath(__file__)]
@@ -160,6 +189,7 @@ def _link(options, private, build_dir, raised):
     boot += ["-Wl,--version-script=" + natives[3], "-Wl,-soname,libjemalloc_boot.so"]
     _logged(compiler + boot + [natives[1], "-o", "libjemalloc_boot.so"], folder, log)
     compiler += ["-DJE_TCACHE_LIMIT_RAISED=1"] if raised else []
+    slots = _slots(options, source, private, folder, log)
     # -Bsymbolic: a host may export a je_malloc of its own.
     flags = [
         "-Wl,--wrap=mmap,--wrap=munmap,--wrap=sbrk,--wrap=pthread_self",
@@ -181,6 +211,7 @@ def _link(options, private, build_dir, raised):
             "-Wl,--whole-archive",
             archive,
             "-Wl,--no-whole-archive",
+            slots,
             natives[0],
             "libjemalloc_boot.so",
             "-Wl,--as-needed",

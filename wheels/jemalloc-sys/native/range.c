@@ -67,6 +67,14 @@ je_sys_range(void **base, size_t *size) {
 	*size = failed ? 0 : range_end - range_base;
 }
 
+/* For slots.c. */
+__attribute__((visibility("hidden"))) void
+je_slots_range(uintptr_t *base, size_t *size) {
+	void *start;
+	je_sys_range(&start, size);
+	*base = (uintptr_t)start;
+}
+
 size_t
 je_sys_range_used(void) {
 	return __atomic_load_n(&bump, __ATOMIC_RELAXED) - range_base;

@@ -224,7 +224,7 @@ def test_loader_header(compiled, tool):
     compiled(
         """\
         #include <jemalloc_sys.h>
-        _Static_assert(JE_SYS_ABI == 1 && JE_BOOT_CONF_SIZE == 2048, "abi");
+        _Static_assert(JE_SYS_ABI == 2 && JE_BOOT_CONF_SIZE == 2048, "abi");
         int main(void) { return sizeof je_boot_conf == JE_BOOT_CONF_SIZE ? 0 : 1; }
         """,
         *tool("--cflags")[1].split(),

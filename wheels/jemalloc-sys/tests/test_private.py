@@ -13,7 +13,7 @@ def test_abi_and_range(fresh):
     out = fresh(
         "print(je.je_sys_abi(), base % (2 << 20), size >= 64 << 20, refusals(), used() <= size)"
     )
-    assert out == "1 0 True 0 True"
+    assert out == "2 0 True 0 True"
 
 
 def test_every_allocation_lies_in_the_range(fresh):
@@ -117,7 +117,7 @@ def test_exhausted_range_costs_no_system_call(fresh):
 def test_no_range(fresh, text):
     fresh(
         """
-        assert (base, size, je.je_sys_abi()) == (0, 0, 1)
+        assert (base, size, je.je_sys_abi()) == (0, 0, 2)
         assert malloc(1) is None and malloc(100 << 20) is None
         free(None)
         assert mallctl(b"version", None, None, None, 0) != 0
@@ -336,7 +336,7 @@ def test_second_copy_does_not_start(fresh, tmp_path):
         """
         p = malloc(100)
         other = ctypes.CDLL(os.environ["COPY"])
-        assert (je.je_sys_abi(), other.je_sys_abi()) == (1, 0)
+        assert (je.je_sys_abi(), other.je_sys_abi()) == (2, 0)
         b, s = pointer(), size_t()
         other.je_sys_range(ctypes.byref(b), ctypes.byref(s))
         assert s.value == 0
@@ -394,3 +394,99 @@ def test_rolled_back_and_lost_address_space(fresh):
         """,
         env={"JE_MALLOC_CONF": "retain:false,dirty_decay_ms:0,tcache:false,oversize_threshold:0"},
     )
+
+
+SLOTS = """
+exhausted = ctypes.c_int(0)
+taken, given = [], []
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = pointer, [size_t]
+libc.free.argtypes = [pointer]
+ALLOC = ctypes.CFUNCTYPE(pointer, pointer, size_t, size_t)
+DEALLOC = ctypes.CFUNCTYPE(None, pointer, pointer, size_t, size_t)
+OWNS = ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer)
+def other_alloc(ctx, size, align):
+    taken.append(libc.malloc(size))
+    return taken[-1]
+def other_dealloc(ctx, p, size, align):
+    given.append(p)
+    libc.free(p)
+class Other(ctypes.Structure):
+    _fields_ = [("alloc", ALLOC), ("dealloc", DEALLOC), ("exhausted", ctypes.POINTER(ctypes.c_int))]
+class Slots(ctypes.Structure):
+    _fields_ = [("alloc", ALLOC), ("dealloc", DEALLOC), ("owns", OWNS)]
+other = Other(ALLOC(other_alloc), DEALLOC(other_dealloc), ctypes.pointer(exhausted))
+slots = Slots()
+filled = je.je_sys_slots(ctypes.byref(other), ctypes.byref(slots))
+"""
+
+
+def test_slots_take_every_layout_and_free_it_sized_or_not(fresh, prelude):
+    out = fresh(
+        """
+        assert filled == 1
+        for sized in (True, False):
+            held = []
+            for n in (1, 7, 8, 9, 16, 17, 4095, 4096, 4097, 14336, 40000, 300_000, 5 << 20):
+                for align in (1, 8, 16, 32, 4096):
+                    for _ in range(30):
+                        p = slots.alloc(None, n, align)
+                        assert inside(p, n) and p % align == 0 and slots.owns(None, p)
+                        ctypes.memset(p, 255, n)
+                        held.append((p, n, align))
+            for p, n, align in held:
+                slots.dealloc(None, p, n if sized else 0, align)
+        assert not taken and not given and not exhausted.value
+        outside = other_alloc(None, 10, 16)
+        assert not slots.owns(None, outside) and not slots.owns(None, 0)
+        slots.dealloc(None, outside, 10, 16)
+        print(given == [outside])
+        """,
+        prelude=prelude + SLOTS,
+    )
+    assert out == "True"
+
+
+def test_slots_of_threads_that_come_and_go(fresh, prelude):
+    out = fresh(
+        """
+        def work():
+            mine = [slots.alloc(None, 100, 16) for _ in range(1000)]
+            for p in mine: slots.dealloc(None, p, 100, 16)
+        for _ in range(20):
+            threads = [threading.Thread(target=work) for _ in range(4)]
+            for t in threads: t.start()
+            for t in threads: t.join()
+        print(taken, given)
+        """,
+        prelude=prelude + SLOTS,
+    )
+    assert out == "[] []"
+
+
+def test_slots_of_an_exhausted_range_ask_the_other(fresh, prelude):
+    out = fresh(
+        """
+        held = []
+        while not taken:
+            held.append(slots.alloc(None, 1 << 20, 16))
+        assert exhausted.value == 1
+        count = refusals()
+        more = [slots.alloc(None, 1 << 20, 16), slots.alloc(None, 1 << 20, 64)]
+        assert refusals() == count and len(taken) == 3, "jemalloc was asked again"
+        slots.dealloc(None, held[0], 1 << 20, 16)
+        assert exhausted.value == 0
+        assert inside(slots.alloc(None, 1 << 20, 16), 1 << 20)
+        for p in (held[-1], *more):
+            slots.dealloc(None, p, 1 << 20, 16)
+        print(given == taken)
+        """,
+        env={"JEMALLOC_SYS_RANGE": str(32 << 20)},
+        prelude=prelude + SLOTS,
+    )
+    assert out == "True"
+
+
+def test_slots_without_a_range_are_none(fresh, prelude):
+    out = fresh("print(filled)", env={"JEMALLOC_SYS_RANGE": "0"}, prelude=prelude + SLOTS)
+    assert out == "0"

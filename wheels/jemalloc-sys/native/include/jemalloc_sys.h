@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define JE_SYS_ABI 1u
+#define JE_SYS_ABI 2u /* 2: je_sys_slots */
 #define JE_BOOT_CONF_SIZE 2048
 
 /* JE_SYS_ABI, or 0: another copy of the library came first in this process,
@@ -45,6 +45,29 @@ size_t je_sys_range_lost(void);
  * the system refused the pages.  It never falls: once it is not 0, expect
  * je_malloc to return NULL. */
 unsigned long je_sys_range_refusals(void);
+
+/* Functions in the shape of a table's slots, so that a table needs no wrapper around
+ * jemalloc.  They take the block's layout at free, or size 0 for "not known", and the
+ * context is ignored.  `size` is at least 1, `align` a power of two; both together do
+ * not exceed PTRDIFF_MAX. */
+typedef struct je_sys_slots_table {
+	void *(*alloc)(void *ctx, size_t size, size_t align);
+	void (*dealloc)(void *ctx, void *ptr, size_t size, size_t align);
+	int (*owns)(void *ctx, const void *ptr);
+} je_sys_slots_table;
+
+/* Who serves what jemalloc has no room for, and takes what is not in the range.
+ * `exhausted` is set when that happened and jemalloc is not asked again until it got a
+ * block back; one that its cache takes does not count. */
+typedef struct je_sys_slots_other {
+	void *(*alloc)(void *ctx, size_t size, size_t align);
+	void (*dealloc)(void *ctx, void *ptr, size_t size, size_t align);
+	volatile int *exhausted;
+} je_sys_slots_other;
+
+/* 1 and `out` is filled, or 0: there is no range.  The first `other` counts; what it
+ * names lives as long as the process.  Not from two threads at once.  Interface 2. */
+int je_sys_slots(const je_sys_slots_other *other, je_sys_slots_table *out);
 
 /* In libjemalloc_boot.so.  Options in jemalloc's syntax, zero-terminated,
  * read once, when libjemalloc_private.so is loaded.  They override the
