@@ -58,3 +58,21 @@ def test_depth(backend):
     assert bump.owns(kept)
     with pytest.raises(alloc.DoubleFreeError):
         alloc.free(address)
+
+
+def test_an_address_by_index(backend):
+    """Every claimant is asked about an int, whatever the caller passed."""
+
+    class Address:
+        def __init__(self, value: int) -> None:
+            self.value = value
+
+        def __index__(self) -> int:
+            return self.value
+
+    bump = alloc.Bump(upstream=backend())
+    address = in_force(bump)
+    assert alloc.usable_size(Address(address)) >= 48
+    alloc.free(Address(address))
+    with pytest.raises(TypeError):
+        alloc.free("text")

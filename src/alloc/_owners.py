@@ -12,9 +12,12 @@ claims are ranked:
 
 from __future__ import annotations
 
+from operator import index
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import SupportsIndex
 
     from .protocols import Allocator
 
@@ -32,8 +35,11 @@ def depth_of(allocator: object) -> int:
     return bool(carves) + (0 if upstream is None else depth_of(upstream))
 
 
-def owner_among(address: int, known: Iterable[Allocator], current: object) -> Allocator | None:
+def owner_among(
+    address: SupportsIndex, known: Iterable[Allocator], current: object
+) -> Allocator | None:
     """The one of ``known`` that a raw address goes back to, or ``None``."""
+    address = index(address)
     best, best_rank = None, (False, -1, False)
     for allocator in known:
         granted = getattr(allocator, "granted", None)
