@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from ._ledger import LedgerDifference as LedgerDifference
     from ._probe import Facts as Facts
     from ._probe import probe as probe
+    from ._serve import StatsServer as StatsServer
+    from ._serve import serve_stats as serve_stats
     from ._trim import Trimmed as Trimmed
     from ._trim import trim as trim
     from ._trim import trim_async as trim_async
@@ -110,6 +112,7 @@ __all__ = [
     "LedgerDifference",
     "Pool",
     "SizeMismatchError",
+    "StatsServer",
     "System",
     "Trimmed",
     "UseAfterFreeError",
@@ -133,6 +136,7 @@ __all__ = [
     "malloc",
     "probe",
     "realloc",
+    "serve_stats",
     "set_global_allocator",
     "trim",
     "trim_async",

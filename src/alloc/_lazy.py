@@ -37,6 +37,8 @@ HOMES = {
     "ledger": "_gather",
     "probe": "_probe",
     "set_global_allocator": "_default",
+    "StatsServer": "_serve",
+    "serve_stats": "_serve",
     "trim": "_trim",
     "trim_async": "_trim",
     "uninstall": "_installing",

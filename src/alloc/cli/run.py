@@ -12,6 +12,7 @@ usage: python -m alloc run [options] (SCRIPT | -m MODULE | -c CODE | COMMAND) [a
   --no-numpy        leave NumPy's arrays where they are
   --report FILE     write decision, what was installed, the ledger, peak, time and exit
                     status to FILE, as JSON, when the program ends
+  --stats           let `top` read the ledger while it runs: one thread more
   -v, --verbose     say on stderr what was installed, or why not; --json: as JSON
 
 SCRIPT is a file, a directory or a zip file, as for python itself, or - for standard
@@ -33,7 +34,7 @@ CHOICES = {
     "allocator": ("system", "jemalloc", "arena"),
 }
 FLAGS = {"--no-numpy": "no_numpy", "--verbose": "verbose", "-v": "verbose"}
-FLAGS.update({"--json": "json", "--children": "children"})
+FLAGS.update({"--json": "json", "--children": "children", "--stats": "stats"})
 REFUSED = 125
 """As ``env``, ``nohup`` and ``timeout`` have it: we failed, not the program."""
 
@@ -162,6 +163,13 @@ def prepare(options, program):
 
     if options["install"] != "off" and options["scope"] != "process":
         install(options["install"], not options["no_numpy"], options["preset"])
+    if options["stats"]:
+        from alloc import serve_stats
+
+        try:
+            serve_stats()
+        except OSError as error:
+            raise Usage(f"--stats: {error}") from None
     if (options["verbose"] or options["json"]) and sys.stderr is not None:
         if options["json"]:
             from ._facts import as_json
