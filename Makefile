@@ -111,6 +111,11 @@ test-jemalloc: build tools-test require-jemalloc ## the tests of the installed j
 	$(call say,the tests of jemalloc-sys)
 	@$(BIN)/python -m pytest $(JEMALLOC)/tests -q $(ARGS)
 
+.PHONY: test-cpython
+test-cpython: build require-jemalloc ## CPython's own tests under install(), against stock (FULL=1: more of them)
+	$(call say,CPython's own tests)
+	@$(BIN)/python tests/cpython/run.py $(if $(FULL),--full) $(ARGS)
+
 check: build tools-check tools-test ## lint, types, stubs, workflow files
 	$(call say,lint)
 	@$(BIN)/ruff check .
