@@ -57,7 +57,7 @@ class _Host(ctypes.Structure):
 def _readable(address: int, size: int) -> bool:
     """Whether the bytes are mapped and readable, as far as the system tells."""
     try:
-        with open("/proc/self/maps") as maps:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
             for line in maps:
                 bounds, access = line.split()[:2]
                 first, end = (int(text, 16) for text in bounds.split("-"))

@@ -122,3 +122,11 @@ if {early}:
 """
     )
     assert run(code) == "False ('raw', 'arenas')"
+
+
+def test_install_warns_of_nothing_of_its_own(run):
+    code = "import alloc; print(alloc.install(numpy=False).routed)"
+    options = ["-W", "error"]
+    if sys.version_info >= (3, 10):
+        options += ["-X", "warn_default_encoding"]
+    assert run(code, before=options) == "('raw', 'arenas')"
