@@ -71,11 +71,13 @@ class BdistWheel(bdist_wheel):
     def get_tag(self):
         return "py3", "none", super().get_tag()[2]
 
-    def egg2dist(self, egginfo_path, distinfo_path):
-        super().egg2dist(egginfo_path, distinfo_path)
+    # The one step that every frontend's way of building comes by: pip makes the
+    # metadata beforehand and passes egg2dist by.
+    def write_wheelfile(self, wheelfile_base, *arguments, **more):
+        super().write_wheelfile(wheelfile_base, *arguments, **more)
         package = os.path.join(self.bdist_dir, "jemalloc_sys")
         if os.path.isdir(package):  # else only the metadata is asked for
-            stage.write_sbom(package, distinfo_path)
+            stage.write_sbom(package, wheelfile_base)
 
 
 setup(

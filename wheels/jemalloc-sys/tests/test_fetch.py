@@ -1,5 +1,6 @@
 """fetch_source.py, without the network."""
 
+import io
 import os
 import subprocess
 import sys
@@ -66,14 +67,7 @@ def test_nothing_available_says_what_was_tried(fetch, tmp_path):
 
 
 def test_what_came_with_another_checksum_is_refused(tmp_path, monkeypatch):
-    class Answer:
-        def __enter__(self):
-            return open(__file__, "rb")
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: Answer())
+    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: io.BytesIO(b"other"))
     tried = []
     assert fetch_source._from_upstream(str(tmp_path), "5.3.0", tried) is None
     assert "refused" in tried[0] and not os.listdir(str(tmp_path))
