@@ -16,10 +16,10 @@ from alloc._again cimport Py_AtExit, forget_module
 from alloc._core cimport c_table, serve_c, table_of
 from alloc._raw cimport refuse
 from alloc._table cimport (
-    ALLOC_CAP_OWNS, ALLOC_CAP_RESIZE, ALLOC_CAP_ZEROED, DEFAULT_ALIGN, alloc_table, system_table,
+    ALLOC_CAP_OWNS, ALLOC_CAP_RESIZE, ALLOC_CAP_ZEROED, DEFAULT_ALIGN, alloc_table,
 )
 
-from alloc._core import allocate, current_allocator
+from alloc._core import System, allocate, current_allocator
 from alloc._select import core_error, implementation
 
 if implementation != "cython":
@@ -163,7 +163,8 @@ api.abi = ALLOC_API_ABI
 api.oldest = 1
 api.struct_size = sizeof(alloc_api)
 api.globally = &c_table
-api.system = &system_table
+# The core's, not one compiled here: its `owns` knows where jemalloc's memory lies.
+api.system = table_of(System())
 api.current = c_current
 api.error = c_error
 api.block = c_block
