@@ -13,10 +13,9 @@ not known is a ``KeyError`` with near names, a value of a wrong type a ``TypeErr
 
 from __future__ import annotations
 
-import os
-import sys
-from _thread import RLock, get_native_id
+from _thread import RLock
 
+from ._jemalloc_forks import Forks
 from ._jemalloc_keys import KEYS, Key, near, pattern
 from ._jemalloc_options import CHANGEABLE, Option, OptionError, check, split, validate
 from ._jemalloc_options import options as _options
@@ -446,43 +445,19 @@ class ThreadCache(_Gone):
 
 # --- forks -----------------------------------------------------------------------------
 
-
-class _Fork:
-    """What has to be known on both sides of a fork."""
-
-    hooked: tuple[str, ...] = ()
-    on = False
-    from_initial = True
-    orphan = False
-    """This process was forked from another than the initial thread: any other thread
-    would keep it from ending."""
+_hooked: list[str] = []
 
 
 def _survive_forks(control: Control) -> None:
-    """jemalloc's threads are gone in a forked child, and CPython warns of threads: stop
-    them before, start them after."""
-    if control.provider in _Fork.hooked or not hasattr(os, "register_at_fork"):
+    if control.provider in _hooked:
         return
-    _Fork.hooked += (control.provider,)
+    _hooked.append(control.provider)
     number = control._number("background_thread")
     mechanics, private = control._mechanics, control._private
-
-    def before() -> None:
-        _Fork.from_initial = get_native_id() == os.getpid()
-        _Fork.on = mechanics.read(private, number, "bool")
-        if _Fork.on:
-            mechanics.write(private, number, "bool", False)
-
-    def after() -> None:
-        if _Fork.on and not _Fork.orphan:
-            mechanics.write(private, number, "bool", True)
-
-    def after_in_child() -> None:
-        route = sys.modules.get("alloc._route")
-        _Fork.orphan |= not _Fork.from_initial or (route is not None and route.orphan())
-        after()
-
-    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after_in_child)
+    Forks(
+        lambda: bool(mechanics.read(private, number, "bool")),
+        lambda on: mechanics.write(private, number, "bool", on),
+    ).register()
 
 
 # --- of the private jemalloc -----------------------------------------------------------

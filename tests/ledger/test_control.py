@@ -297,6 +297,27 @@ print(results)
     assert python(code).splitlines() == ["12 True 2", "1 False 1", "[1]"]
 
 
+def test_background_threads_survive_forks_of_two_threads_at_once(python):
+    code = """
+import alloc, os, sys, threading
+sys.setswitchinterval(1e-6)
+alloc.jemalloc.load()
+alloc.jemalloc.set_background_threads(True)
+begin = threading.Barrier(4)
+def work():
+    begin.wait()
+    for _ in range(60):
+        pid = os.fork()
+        if pid == 0: os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+threads = [threading.Thread(target=work) for _ in range(4)]
+for t in threads: t.start()
+for t in threads: t.join()
+print(alloc.jemalloc.read("background_thread"))
+"""
+    assert python(code) == "True"
+
+
 def test_a_child_of_a_thread_ends(python):
     # Any thread besides would keep it alive for ever: there is none.
     code = """

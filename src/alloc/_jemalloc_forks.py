@@ -1,0 +1,59 @@
+"""jemalloc's background threads around forks.
+
+They are gone in a forked child, and CPython warns of threads there: they are stopped
+before, and started again after on both sides, unless the child was forked from another
+than the initial thread: any other thread would keep such a process from ending.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import allocate_lock, get_ident, get_native_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Forks:
+    """One jemalloc's: ``read`` and ``write`` are its ``background_thread``."""
+
+    def __init__(self, read: Callable[[], bool], write: Callable[[bool], None]) -> None:
+        self._read = read
+        self._write = write
+        self._lock = allocate_lock()
+        self._under_way: dict[int, bool] = {}
+        """Threads that fork now, and whether each is the initial one."""
+        self._on = False
+        self._orphan = False
+
+    def register(self) -> None:
+        """Now and for the life of the process.  Nothing where there is no fork."""
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._before, after_in_parent=self._after, after_in_child=self._in_child
+            )
+
+    def _before(self) -> None:
+        with self._lock:
+            # The first of several forks that are under way sees whether they ran.
+            if not self._under_way:
+                self._on = self._read()
+                if self._on:
+                    self._write(False)
+            self._under_way[get_ident()] = get_native_id() == os.getpid()
+
+    def _after(self) -> None:
+        with self._lock:
+            self._under_way.pop(get_ident(), None)
+            if self._on and not self._under_way and not self._orphan:
+                self._write(True)
+
+    def _in_child(self) -> None:
+        self._lock = allocate_lock()  # another thread may have held it
+        route = sys.modules.get("alloc._route")
+        initial = self._under_way.get(get_ident(), False)
+        self._orphan |= not initial or (route is not None and route.orphan())
+        self._under_way = {}
+        self._after()
