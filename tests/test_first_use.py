@@ -60,6 +60,7 @@ assert not taken() and mapped()
     assert python(LOOK + code) == ""
 
 
+@pytest.mark.needs_cpython  # a guest anyhow, on others
 def test_what_changes_after_the_import_does_not_count(python):
     code = """
 import os, sys
@@ -169,6 +170,7 @@ with alloc.allocate(100) as block:
     assert python(code) == ""
 
 
+@pytest.mark.needs_cpython  # others run no finalizers at exit
 def test_a_first_use_when_the_interpreter_ends(python):
     """Where no module can be loaded any more, System or the arena serves."""
     code = """
