@@ -145,6 +145,10 @@ def _trim_chunks() -> tuple[int, int]:
     return (route.thin_pools(), route.clean_chunks()) if route is not None else (0, 0)
 
 
+PURGES = 12
+"""Tries, in 33 ms together: other threads may free pages faster than they go."""
+
+
 def _purge() -> int | None:
     if not loaded():
         return None
@@ -153,9 +157,15 @@ def _purge() -> int | None:
         control.command("thread.tcache.flush")
     except OSError:
         pass  # without caches (tcache:false) there is nothing to flush
-    before = _free_pages(control)
-    control.command(f"arena.{ALL_ARENAS}.purge")
-    return max(0, before - _free_pages(control))
+    left = before = _free_pages(control)
+    # While a thread of jemalloc's own purges an arena, a purge of it does nothing.
+    for attempt in range(PURGES):
+        control.command(f"arena.{ALL_ARENAS}.purge")
+        left = _free_pages(control)
+        if not left:
+            break
+        time.sleep(0.0005 * attempt)
+    return max(0, before - left)
 
 
 def _free_pages(control: Control) -> int:
