@@ -27,7 +27,7 @@ ALLOC_SOURCES = $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' 
 JEMALLOC_SOURCES = $(shell find $(JEMALLOC) -path '*/build' -prune -o -path '*/source' -prune -o \
 	-path '*/tests' -prune -o -path '*/bench' -prune -o -path '*.egg-info' -prune -o -type f -print)
 
-.PHONY: help demo test test-hosts hosts test-python test-pypy test-pyodide test-nightly sanitize fuzz test-jemalloc check bench bench-rss build examples clean
+.PHONY: help demo test test-hosts hosts test-python test-pypy test-pyodide test-nightly sanitize fuzz test-jemalloc check check-jemalloc bench bench-rss bench-regression build examples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -137,6 +137,12 @@ bench: build tools-bench ## the costs, against other libraries, as ratios (bench
 bench-rss: build tools-bench-rss ## memory kept, against other allocators and settings (QUICK=1: a few minutes)
 	$(call say,the memory benchmark)
 	@$(BIN)/python benchmarks/rss/run.py $(if $(QUICK),--quick) $(ARGS)
+
+bench-regression: build ## instructions of fixed work against an older commit (ARGS="--against REF"; valgrind)
+	@$(BIN)/python benchmarks/regression.py $(ARGS)
+
+check-jemalloc: $(STAMPS)/venv ## jemalloc's own tests on our three builds of it (half an hour)
+	@$(BIN)/python $(JEMALLOC)/tests/upstream.py $(ARGS)
 
 wheels: tools-wheels ## dist/: wheels for every CPython here, x86_64 and aarch64, and sdists; audited
 	$(call say,the wheels)

@@ -5,8 +5,8 @@
 sdists of both distributions first, then every wheel from those sdists, so that
 an sdist that lacks a file fails here and not at a user's.  Wheels for CPython are
 compiled by `cross_cc.py` against glibc 2.17 (manylinux2014), for either
-architecture from this one.  Two runs on one commit give the same bytes:
-SOURCE_DATE_EPOCH is the commit's time unless the environment says otherwise.
+architecture from this one.  Two runs on one commit, wherever it lies, give the
+same bytes: SOURCE_DATE_EPOCH is the commit's time unless the environment says otherwise.
 """
 
 import argparse
@@ -186,20 +186,35 @@ def digests(folder):
     return found
 
 
-def compare(out):
-    """Build all of it again, jemalloc too, and stop if a byte differs."""
-    for folder in glob.glob(os.path.join(WORK, "jemalloc-*")):
-        if os.path.isdir(folder):
-            shutil.rmtree(folder)
+def copied(folder):
+    """What git has or would take, and jemalloc's tarball, in another place."""
+    shutil.rmtree(folder, ignore_errors=True)
+    command = ["git", "-C", ROOT, "ls-files", "-coz", "--exclude-standard"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = [n for n in listed.split("\0") if n and os.path.isfile(os.path.join(ROOT, n))]
+    tarballs = glob.glob(os.path.join(ROOT, "wheels", "jemalloc-sys", "source", "*.tar.*"))
+    for name in names + [os.path.relpath(path, ROOT) for path in tarballs]:
+        target = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copy(os.path.join(ROOT, name), target)
+
+
+def compare(out, stamp):
+    """Build all of it again, jemalloc too, in another folder; stop if a byte differs."""
+    elsewhere = os.path.join(WORK, "elsewhere")
+    copied(elsewhere)
     again = os.path.join(WORK, "again")
     arguments = [a for a in sys.argv[1:] if a != "--twice"]
-    subprocess.run([sys.executable, __file__, *arguments, "--out", again], check=True)
+    command = [sys.executable, os.path.join(elsewhere, "wheels", "build.py"), *arguments]
+    environ = dict(os.environ, SOURCE_DATE_EPOCH=stamp)
+    subprocess.run([*command, "--out", again], check=True, env=environ)
     first, second = digests(out), digests(again)
     if sorted(first) != sorted(second):
         sys.exit(f"error: {sorted(set(first) ^ set(second))} is in one build only")
     differing = sorted(n for n in first if first[n] != second[n])
     if differing:
         sys.exit(f"error: two builds differ: {', '.join(differing)}; compare {out} and {again}")
+    shutil.rmtree(elsewhere)
     say(f"{len(first)} files, the same bytes twice")
 
 
@@ -209,7 +224,7 @@ def main():
     parser.add_argument("--arch", nargs="*", default=ARCHES, choices=ARCHES)
     parser.add_argument("--out", default=os.path.join(ROOT, "dist"))
     parser.add_argument("--portable", action="store_true", help="sdists and the pure wheel only")
-    parser.add_argument("--twice", action="store_true", help="and again, and compare the bytes")
+    parser.add_argument("--twice", action="store_true", help="and again in another folder, compared byte by byte")
     parser.add_argument("--only", choices=("pyalloc", "jemalloc-sys"), help="one distribution")
     options = parser.parse_args()
 
@@ -256,7 +271,7 @@ def main():
             tagged(raw, options.out, arch, stamp)
     say(f"{len(os.listdir(options.out))} files in {options.out}")
     if options.twice:
-        compare(options.out)
+        compare(options.out, stamp)
 
 
 if __name__ == "__main__":
