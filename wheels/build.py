@@ -224,7 +224,7 @@ def main():
     parser.add_argument("--arch", nargs="*", default=ARCHES, choices=ARCHES)
     parser.add_argument("--out", default=os.path.join(ROOT, "dist"))
     parser.add_argument("--portable", action="store_true", help="sdists and the pure wheel only")
-    parser.add_argument("--twice", action="store_true", help="and again elsewhere, compared by byte")
+    parser.add_argument("--twice", action="store_true", help="again, and compare the bytes")
     parser.add_argument("--only", choices=("pyalloc", "jemalloc-sys"), help="one distribution")
     options = parser.parse_args()
 
