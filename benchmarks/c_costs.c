@@ -56,9 +56,12 @@ static volatile size_t sink;
         }                                                                      \
         sink = sum;                                                            \
     }
+static __attribute__((noinline)) int nothing(void *ctx, const void *ptr) { return (void)ctx, ptr != NULL; }
+static int (*volatile a_call)(void *, const void *) = nothing;
 LOOK(owns_loop, , 0) /* loads the pointer, asks nothing */
 LOOK(owns_inline, , (size_t)alloc_je_owns(NULL, p))
 LOOK(owns_slot, TABLE(je_table), (size_t)t->owns(t->ctx, p))
+LOOK(owns_call, int (*call)(void *, const void *) = a_call, (size_t)call(NULL, p))
 
 static const struct {
     const char *key;
@@ -80,6 +83,7 @@ static const struct {
     {"owns_loop -", owns_loop, 1},
     {"owns_inline -", owns_inline, 1},
     {"owns_slot -", owns_slot, 1},
+    {"owns_call -", owns_call, 1},
 };
 enum { WAYS = sizeof ways / sizeof *ways, SIZES = 5 };
 static const size_t sizes[SIZES] = {16, 64, 1024, 64 << 10, 1 << 20};

@@ -4,8 +4,8 @@
  *
  * Registers its allocator (pool: examples/host_c; lists: free lists without a lock),
  * starts Python, imports alloc as an extension module does, and times pairs of the
- * present table in C.  Everything is called through pointers that the compiler does not
- * know, as over the border of two libraries.
+ * present table in C.  Direct is the call of a program that is linked with its allocator
+ * (c_direct.c); everything else goes through pointers that the compiler does not know.
  */
 #include <Python.h>
 #include <dlfcn.h>
@@ -13,6 +13,9 @@
 
 #include "alloc/alloc.h"
 #include "alloc/alloc_host.h"
+#include "c_ways.h"
+#undef WAY
+#undef USED
 #include "pool.h"
 
 #define SAMPLE_NS 500000.0
@@ -88,9 +91,9 @@ static const alloc_table *volatile own_table;
         }                                                           \
     }
 
-/* What a program calls that knows its allocator. */
-WAY(direct, void *(*take)(size_t) = own_malloc; void (*give)(void *) = own_free, take(size), give(p))
-WAY(direct_sized,
+/* What a program calls that keeps its allocator's addresses. */
+WAY(pointers, void *(*take)(size_t) = own_malloc; void (*give)(void *) = own_free, take(size), give(p))
+WAY(pointers_sized,
     void *(*take)(size_t) = own_malloc; void (*give)(void *, size_t, int) = own_sized, take(size),
     give(p, size, 0))
 /* The backend's two functions. */
@@ -107,12 +110,23 @@ WAY(api_each, const alloc_table *t, alloc_grant(t = alloc_global(), size, 16),
 static const struct {
     const char *key;
     void (*run)(size_t, long);
-} ways[] = {{"direct", direct},
-            {"direct_sized", direct_sized},
+} ways[] = {{"pointers", pointers},
+            {"pointers_sized", pointers_sized},
+            {"sys_direct", sys_direct_pair},
+            {"je_direct", je_direct_pair},
             {"slots", slots},
             {"api_kept", api_kept},
             {"api_each", api_each}};
 enum { WAYS = sizeof ways / sizeof *ways };
+
+/* Direct calls are the mode's own allocator's; a host's table has neither. */
+static int applies(const char *mode, int way) {
+    if (strcmp(mode, "jemalloc") == 0)
+        return strcmp(ways[way].key, "sys_direct") != 0;
+    if (strcmp(mode, "system") == 0)
+        return strcmp(ways[way].key, "je_direct") != 0 && ways[way].run != pointers_sized;
+    return way >= 4;
+}
 
 static double now(void) {
     struct timespec t;
@@ -129,8 +143,7 @@ static void measure(const char *mode, int rounds) {
             for (way = 0; way < WAYS; way++) {
                 int w = (way + 3 * (round + 1)) % WAYS;
                 double spent;
-                int host = own_malloc == NULL;
-                if ((host && w < 2) || (w == 1 && own_sized == NULL))
+                if (!applies(mode, w))
                     continue;
                 if (round < 0) {
                     long n = 100;
@@ -166,7 +179,6 @@ int main(int argc, char **argv) {
         host = (alloc_host)ALLOC_HOST(own_table, 0);
         if (alloc_host_register(&host) != 0)
             return 3;
-        own_malloc = NULL;
     }
     Py_Initialize();
     if (import_alloc() < 0 || PyRun_SimpleString("import alloc; alloc.decision()") < 0) {

@@ -84,20 +84,27 @@ def probes(rounds):
     return common.table([*heads, "again, least", "first decision() as a whole, us"], rows)
 
 
-def compile_host(folder):
-    """The measuring host, linked with this interpreter."""
+def compile_host(folder, jemalloc=""):
+    """The measuring host, linked with this interpreter, and with this jemalloc."""
     settings = sysconfig.get_config_vars()
     where = settings.get("LIBDIR") or ""
     name = settings.get("INSTSONAME") or settings.get("LDLIBRARY") or ""
     places = [where, os.path.join(where, settings.get("MULTIARCH") or "")]
     library = next(os.path.join(p, name) for p in places if os.path.exists(os.path.join(p, name)))
-    program = os.path.join(folder, "hosts")
+    program = os.path.join(folder, "hosts_je" if jemalloc else "hosts")
+    direct = os.path.join(folder, "c_direct.o")
+    linked = ["-DLINKED"] if jemalloc else []
+    # A file of its own, so that the package's headers do not touch the direct calls.
+    source = os.path.join(common.HERE, "c_direct.c")
+    common.run([*common.compiler(), "-O2", "-w", *linked, "-c", source, "-o", direct])
     import alloc
 
     includes = [alloc.get_include(), sysconfig.get_paths()["include"], POOL]
     common.run(
         [*common.compiler(), "-O2", "-w", *(f"-I{path}" for path in includes)]
-        + [os.path.join(common.HERE, "hosts.c"), os.path.join(POOL, "pool.c"), "-o", program]
+        + [os.path.join(common.HERE, "hosts.c"), os.path.join(POOL, "pool.c"), direct]
+        + (["-o", program, jemalloc, f"-Wl,-rpath,{os.path.dirname(jemalloc)}"] if jemalloc
+           else ["-o", program])
         + [library, f"-Wl,-rpath,{os.path.dirname(library)}", "-pthread", "-ldl"]
     )
     return program
@@ -120,11 +127,13 @@ def samples(program, mode, rounds):
 def api(found):
     """Ratios of the C interface to direct calls."""
     rows = []
-    for mode, base, what in (
-        ("system", "direct", "malloc and free"),
-        ("system", "slots", "System's own functions"),
-        ("jemalloc", "direct_sized", "je_malloc and je_sdallocx"),
-        ("jemalloc", "slots", "Jemalloc's own functions"),
+    for mode, base, what, target in (
+        ("system", "sys_direct", "malloc and free", API),
+        ("jemalloc", "je_direct", "je_malloc and je_sdallocx", API),
+        ("system", "pointers", "malloc and free by kept pointers", None),
+        ("system", "slots", "System's own functions by kept pointers", None),
+        ("jemalloc", "pointers_sized", "je_malloc and je_sdallocx by kept pointers", None),
+        ("jemalloc", "slots", "Jemalloc's own functions by kept pointers", None),
     ):
         for key, label in (("api_kept", "table kept"), ("api_each", "alloc_global() each time")):
             cells = []
@@ -132,7 +141,8 @@ def api(found):
                 mine, theirs = found[f"{mode}_{key}", size], found[f"{mode}_{base}", size]
                 quartiles = ratio(mine, theirs)
                 times = f"{min(mine):.1f} / {min(theirs):.1f} ns"
-                cells.append(f"{spread(quartiles, 3)}; {times}; {verdict(quartiles[1], API)}")
+                word = f"; {verdict(quartiles[1], target)}" if target else ""
+                cells.append(f"{spread(quartiles, 3)}; {times}{word}")
             rows.append([f"{label} / {what}", *cells])
     return common.table(["", *(size_name(size) for size in SIZES)], rows)
 
@@ -157,11 +167,15 @@ def main():
     options = common.arguments(__doc__, ROUNDS)
     with tempfile.TemporaryDirectory() as folder:
         common.say("hosts: compiling")
+        import jemalloc_sys
+
         program = compile_host(folder)
+        linked = compile_host(folder, jemalloc_sys.get_library("private"))
         found = {}
         for mode in ("system", "jemalloc", "pool", "lists"):
             common.say(f"hosts: {mode}, {options.rounds} rounds")
-            found.update(samples(program, mode, options.rounds))
+            host = linked if mode == "jemalloc" else program
+            found.update(samples(host, mode, options.rounds))
     common.say("hosts: probe and decision")
     probed = probes(max(2, options.rounds // 2))
     parts = [
@@ -171,10 +185,11 @@ def main():
         "imports, and as standalone the loading of jemalloc's library.",
         probed,
         "## The C interface (target: at most 1.07 times the direct call)\n\n"
-        "A pair of `alloc_grant` and `alloc_release` in a C host, against the same without "
-        "the interface, called through pointers. Ratio of CPU times, median of the rounds "
-        "(quartiles); least times of both. Against malloc itself the table's own functions "
-        "are in it (`c_costs.md`); against those it is the interface alone.",
+        "A pair of `alloc_grant` and `alloc_release` in a C host. Direct is what a program "
+        "calls that is linked with its allocator, through the procedure linkage table, as in "
+        "`c_costs.md`. *By kept pointers*: the same functions called through addresses held "
+        "in registers, the cheapest call there is. Ratio of CPU times, median of the rounds "
+        "(quartiles); least times of both.",
         api(found),
         "## A host's table (target: at most 2 ns per call over the host's function)\n\n"
         "The same pair by the host's registered table. *pool* is `examples/host_c`, with a "
