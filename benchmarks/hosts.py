@@ -93,7 +93,7 @@ def compile_host(folder, jemalloc=""):
     library = next(os.path.join(p, name) for p in places if os.path.exists(os.path.join(p, name)))
     program = os.path.join(folder, "hosts_je" if jemalloc else "hosts")
     direct = os.path.join(folder, "c_direct.o")
-    linked = ["-DLINKED"] if jemalloc else []
+    linked = ["-DLINKED=1"] if jemalloc else []
     # A file of its own, so that the package's headers do not touch the direct calls.
     source = os.path.join(common.HERE, "c_direct.c")
     common.run([*common.compiler(), "-O2", "-w", *linked, "-c", source, "-o", direct])
@@ -101,10 +101,13 @@ def compile_host(folder, jemalloc=""):
 
     includes = [alloc.get_include(), sysconfig.get_paths()["include"], POOL]
     common.run(
-        [*common.compiler(), "-O2", "-w", *(f"-I{path}" for path in includes)]
+        [*common.compiler(), "-O2", "-w", *linked, *(f"-I{path}" for path in includes)]
         + [os.path.join(common.HERE, "hosts.c"), os.path.join(POOL, "pool.c"), direct]
-        + (["-o", program, jemalloc, f"-Wl,-rpath,{os.path.dirname(jemalloc)}"] if jemalloc
-           else ["-o", program])
+        + (
+            ["-o", program, jemalloc, f"-Wl,-rpath,{os.path.dirname(jemalloc)}"]
+            if jemalloc
+            else ["-o", program]
+        )
         + [library, f"-Wl,-rpath,{os.path.dirname(library)}", "-pthread", "-ldl"]
     )
     return program
@@ -129,7 +132,7 @@ def api(found):
     rows = []
     for mode, base, what, target in (
         ("system", "sys_direct", "malloc and free", API),
-        ("jemalloc", "je_direct", "je_malloc and je_sdallocx", API),
+        ("linked_jemalloc", "je_direct", "je_malloc and je_sdallocx", API),
         ("system", "pointers", "malloc and free by kept pointers", None),
         ("system", "slots", "System's own functions by kept pointers", None),
         ("jemalloc", "pointers_sized", "je_malloc and je_sdallocx by kept pointers", None),
@@ -174,8 +177,10 @@ def main():
         found = {}
         for mode in ("system", "jemalloc", "pool", "lists"):
             common.say(f"hosts: {mode}, {options.rounds} rounds")
-            host = linked if mode == "jemalloc" else program
-            found.update(samples(host, mode, options.rounds))
+            found.update(samples(program, mode, options.rounds))
+        common.say("hosts: linked with jemalloc")
+        for (key, size), spent in samples(linked, "jemalloc", options.rounds).items():
+            found[f"linked_{key}", size] = spent
     common.say("hosts: probe and decision")
     probed = probes(max(2, options.rounds // 2))
     parts = [

@@ -147,6 +147,21 @@ def test_a_write_after_free_is_found_when_it_leaves(backend):
     assert caught.value.offset == 42
 
 
+def test_a_double_free_is_named_behind_the_quarantine_too(backend):
+    guard = adaptors.Guard(backend(), quarantine=0)
+    address = guard.malloc(100)
+    guard.free(address)
+    for _ in range(2):
+        with pytest.raises(adaptors.DoubleFree, match="the block of 100 bytes"):
+            guard.free(address)
+    others = {guard.malloc(100) for _ in range(1025)}
+    for other in others:
+        guard.free(other)
+    if address not in others:
+        with pytest.raises(adaptors.InvalidFree, match="in no block of this guard"):
+            guard.free(address)
+
+
 def test_a_write_after_free_is_found_by_check(guard):
     block = guard.allocate(100)
     address = block.address

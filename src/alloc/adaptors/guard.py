@@ -41,6 +41,7 @@ POLICIES = ("raise", "warn", "collect", "abort")
 ZONE_BYTE = 0xFB
 FRESH_BYTE = 0xCD
 FREED_BYTE = 0xDB
+GONE = 1024  # blocks remembered behind the quarantine
 TILE = 1 << 16
 _TILES = {byte: bytes([byte]) * TILE for byte in (ZONE_BYTE, FREED_BYTE)}
 
@@ -80,9 +81,10 @@ class Guard(Forwarding):
 
     Every block lies between red zones of at least ``zone`` bytes.  New memory is
     poisoned with 0xCD unless zeroed, freed memory with 0xDB, so that nobody reads what
-    was there before.  Freed blocks wait in a quarantine of ``quarantine`` bytes.  Zones
-    are looked at when a block is freed or resized, freed memory when it leaves the
-    quarantine, all of it by `check` and at the interpreter's exit.  A resize moves.
+    was there before.  Freed blocks wait in a quarantine of ``quarantine`` bytes; a
+    double free of one of the last that left it is named too.  Zones are looked at when
+    a block is freed or resized, freed memory when it leaves the quarantine, all of it by
+    `check` and at the interpreter's exit.  A resize moves.
 
     ``policy``: ``raise`` the `Crime`; ``warn`` with `GuardWarning`; ``collect`` into
     `crimes`; ``abort`` the process with the report on stderr.  A free that is refused
@@ -116,6 +118,7 @@ class Guard(Forwarding):
         self._live: dict[int, Guarded] = {}
         self._freed: dict[int, Guarded] = {}
         self._order: deque[Guarded] = deque()
+        self._gone: dict[int, Guarded] = {}  # left the quarantine last, oldest first
         self._waiting = 0
         self._lock = threading.RLock()
         _guards.add(self)
@@ -186,7 +189,7 @@ class Guard(Forwarding):
         block = self._live.get(address)
         if block is not None:
             return block
-        freed = self._freed.get(address)
+        freed = self._freed.get(address) or self._gone.get(address)
         if freed is not None:
             detail = f"{what} of the block of {freed.size} bytes at {address:#x}"
             return self._crime(DoubleFree, detail, freed)
@@ -250,6 +253,7 @@ class Guard(Forwarding):
         block.allocated = _stacks.take(self.depth)
         with self._lock:
             self._live[address] = block
+            self._gone.pop(address, None)
         return address
 
     def _resize(self, address: int, size: int, align: int, new_size: int) -> bool:
@@ -327,6 +331,9 @@ class Guard(Forwarding):
                 block = self._order.popleft()
                 self._waiting -= block.total
                 del self._freed[block.address]
+                self._gone[block.address] = block
+                if len(self._gone) > GONE:
+                    del self._gone[next(iter(self._gone))]
                 crime = self._poison(block)
                 self._send_home(block)
                 if crime is not None:
