@@ -178,6 +178,31 @@ def damaged(python, path):
     return first
 
 
+UNUSABLE = """
+import io, sys, types, warnings
+fake = sys.modules["jemalloc_sys"] = types.ModuleType("jemalloc_sys")
+fake.get_library = lambda kind: {path!r}
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter(sys.argv[1])
+    sys.stderr = io.StringIO()
+    import alloc
+    for n in range(3):
+        alloc.allocate(100).free()
+    alloc.install(), alloc.decision()
+print([str(w.message) for w in caught], sys.stderr.getvalue().splitlines())
+"""
+
+
+def test_one_warning_that_an_installed_one_does_not_serve(python, tmp_path):
+    path = str(tmp_path / "garbage.so")
+    (tmp_path / "garbage.so").write_bytes(b"this is not a library" * 1000)
+    trouble = f"{path} is not a shared library (corrupt?)"
+    text = f"alloc: jemalloc-sys is installed, but system serves: {trouble}"
+    assert python(UNUSABLE.format(path=path), "always") == str([text]) + " []"
+    # Where warnings are errors it is none, and not lost.
+    assert python(UNUSABLE.format(path=path), "error") == "[] " + str([text])
+
+
 def test_missing(python):
     out = python(
         """

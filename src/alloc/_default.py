@@ -57,6 +57,10 @@ _now: dict[str, tuple[Facts, Decision, Allocator | None]] = {}
 _before = backend.chosen_allocator()  # None, unless the core outlived a former import
 
 
+class _NoRange(BackendUnavailableError):
+    """The library is a good one, but the process's limits leave it no room."""
+
+
 def _build(decision: Decision) -> Allocator:
     if decision.rule == "host":
         assert host is not None
@@ -65,7 +69,7 @@ def _build(decision: Decision) -> Allocator:
     if name == "jemalloc":
         found = backend.Jemalloc()
         if found.degraded is not None:
-            raise BackendUnavailableError(found.degraded)
+            raise _NoRange(found.degraded)
         return found
     if name == "arena":
         from ._pure import default_arena
@@ -113,8 +117,13 @@ def _find() -> tuple[Facts, Decision, Allocator]:
     except BackendUnavailableError as error:
         facts = changed(facts, jemalloc_trouble=str(error))
         decision = decide(facts, environ)
+        if not isinstance(error, _NoRange):
+            _unusable.add(str(error))
         return facts, decision, _build(decision)
 
+
+_unusable: set[str] = set()
+"""What the installed library was refused for: to be warned of, once."""
 
 _deciding: set[int] = set()
 """The threads that are in `_decide`."""
@@ -137,9 +146,16 @@ def _decide() -> tuple[Facts, Decision, Allocator | None]:
         # In this order: the allocator may serve before there is a text about it, but
         # what is declared afterwards is never overwritten.
         backend.set_first(allocator, _before)
-        return _now.setdefault("state", (facts, decision, None))
+        state = _now.setdefault("state", (facts, decision, None))
     finally:
         _deciding.discard(me)
+    while _unusable:
+        try:
+            trouble = _unusable.pop()
+        except KeyError:  # another thread has it
+            break
+        _warn(f"jemalloc-sys is installed, but {state[1].allocator} serves: {trouble}")
+    return state
 
 
 def ensure() -> None:
@@ -149,7 +165,7 @@ def ensure() -> None:
 
 
 def _warn(text: str) -> None:
-    """Warn of a bad override, but never raise: under ``-W error`` the text goes to stderr."""
+    """Warn of what a deployer has to mend, but never raise: under ``-W error`` the text goes to stderr."""
     import warnings
 
     try:
