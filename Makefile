@@ -151,7 +151,11 @@ wheels: tools-wheels ## dist/: wheels for every CPython here, x86_64 and aarch64
 
 test-wheels: tools-test ## what `make wheels` left in dist/, in clean environments
 	$(call say,the wheels in clean environments)
-	@$(BIN)/python -m pytest wheels/tests -q $(ARGS)
+	@$(BIN)/python -m pytest wheels/tests/test_installed.py -q $(ARGS)
+
+test-artefacts: tools-test ## the same as users meet it: sdist, PyPy, PyInstaller, pyarrow, torch ... (index)
+	$(call say,what is in dist/ as users meet it)
+	@$(BIN)/python -m pytest wheels/tests/test_artefacts.py -q $(ARGS)
 
 build: $(STAMPS)/jemalloc $(STAMPS)/alloc ## jemalloc-sys and pyalloc, as wheels, into .venv
 
@@ -197,7 +201,7 @@ $(STAMPS)/pure: $(STAMPS)/venv $(ALLOC_SOURCES)
 	@ls build/pure/pyalloc-*-py3-none-any.whl
 	@touch $@
 
-.PHONY: tools-test tools-check tools-bench tools-bench-rss tools-wheels wheels test-wheels require-jemalloc
+.PHONY: tools-test tools-check tools-bench tools-bench-rss tools-wheels wheels test-wheels test-artefacts require-jemalloc
 tools-test tools-check tools-bench tools-bench-rss tools-wheels: tools-%: $(STAMPS)/tools-%
 $(STAMPS)/tools-%: $(STAMPS)/venv pyproject.toml
 	$(call say,tools: $*)

@@ -165,7 +165,10 @@ def ensure() -> None:
 
 
 def _warn(text: str) -> None:
-    """Warn of what a deployer has to mend, but never raise: under ``-W error`` the text goes to stderr."""
+    """Warn of what a deployer has to mend, but never raise.
+
+    Under ``-W error`` the text goes to stderr.
+    """
     import warnings
 
     try:

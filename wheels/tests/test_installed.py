@@ -4,23 +4,14 @@ Nothing of the checkout is on the path: each environment is new, holds only what
 installed from `dist/`, and its programs run in an empty folder.
 """
 
-import glob
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-DIST = Path(os.environ.get("ALLOC_DIST", ROOT / "dist"))
-sys.path.insert(0, str(ROOT / "wheels"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import build
-
-MACHINE = os.uname().machine
-INTERPRETERS = build.interpreters(build.VERSIONS)
-WHEELS = sorted(DIST.glob(f"pyalloc-*-cp3*_{MACHINE}.whl"))
+from clean import DIST, INTERPRETERS, MACHINE, WHEELS, Environment, build, version_of
 
 SHOW = """
 import alloc
@@ -36,43 +27,6 @@ alloc.install()
 big = bytes(100_000)
 print(alloc.Jemalloc().owns(id(big)))
 """
-
-
-class Environment:
-    """A virtual environment that knows no index but dist/."""
-
-    def __init__(self, interpreter, folder):
-        self.folder = folder
-        self.python = folder / "venv" / "bin" / "python"
-        self.empty = folder / "empty"
-        self.empty.mkdir()
-        subprocess.run([interpreter, "-m", "venv", folder / "venv"], check=True)
-
-    def pip(self, *arguments):
-        command = [self.python, "-m", "pip", "-q", "--disable-pip-version-check", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self.empty)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def install(self, *what):
-        self.pip("install", "--no-index", "--find-links", DIST, *what)
-
-    def run(self, code):
-        environ = {k: v for k, v in os.environ.items() if not k.startswith(("ALLOC_", "PYTHON"))}
-        done = subprocess.run(
-            [self.python, "-c", code], env=environ, cwd=self.empty, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.strip()
-
-    def files(self):
-        """All there is, but for caches of bytecode."""
-        found = glob.glob(str(self.folder / "venv" / "**"), recursive=True)
-        return {f for f in found if "__pycache__" not in f}
-
-
-def version_of(wheel):
-    tag = wheel.name.split("-")[2]
-    return f"3.{tag[len('cp3') :]}"
 
 
 def test_there_are_wheels():
