@@ -141,8 +141,14 @@ bench-rss: build tools-bench-rss ## memory kept, against other allocators and se
 bench-regression: build ## instructions of fixed work against an older commit (ARGS="--against REF"; valgrind)
 	@$(BIN)/python benchmarks/regression.py $(ARGS)
 
-check-jemalloc: $(STAMPS)/venv ## jemalloc's own tests on our three builds of it (half an hour)
-	@$(BIN)/python $(JEMALLOC)/tests/upstream.py $(ARGS)
+# With ARCH: compiled as the wheels are; a foreign one's programs run as
+# JEMALLOC_TEST_PREFIX says, "qemu-aarch64-static -L TREE" for one.
+check-jemalloc: $(if $(ARCH),tools-wheels,$(STAMPS)/venv) ## jemalloc's own tests on our builds of it (ARCH=x86_64; half an hour)
+	$(call say,jemalloc's own tests)
+	@$(if $(ARCH),JEMALLOC_SYS_HOST=$(ARCH)-linux-gnu CC="$(CROSS)" AR="$(CROSS) ar" NM=nm STRIP=true LDFLAGS=-s) \
+		$(BIN)/python $(JEMALLOC)/tests/upstream.py $(ARGS)
+
+CROSS = $(CURDIR)/$(BIN)/python $(CURDIR)/wheels/cross_cc.py $(ARCH)-linux-gnu.2.17
 
 wheels: tools-wheels ## dist/: wheels for every CPython here, x86_64 and aarch64, and sdists; audited
 	$(call say,the wheels)

@@ -28,6 +28,12 @@ JEMALLOC = "wheels/jemalloc-sys/"
 BUDGET = {"wheel of pyalloc": 900_000, "wheel of jemalloc-sys": 1_600_000, "sdist": 1_400_000}
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 SYSTEM = re.compile(r"lib(c|m|dl|pthread|rt)\.so\.\d+|ld-linux-[\w-]+\.so\.\d")
+# What each library is for: the names it must have, and one it must not.
+EXPORTS = {
+    "libjemalloc.so.2": ({"malloc", "free", "realloc", "calloc", "mallctl"}, "je_malloc"),
+    "libjemalloc_private.so": ({"je_malloc", "je_mallctl", "je_sys_abi", "je_sys_slots"}, "malloc"),
+    "libjemalloc_boot.so": ({"je_boot_conf", "je_boot_owner"}, "malloc"),
+}
 LIBRARIES = {
     "libjemalloc_private.so": {"libjemalloc_boot.so"},  # name: what it needs beside the system
     "libjemalloc_boot.so": set(),
@@ -97,9 +103,15 @@ def shared_object(name, content, arch):
     stack = [s for s in elf.iter_segments() if s["p_type"] == "PT_GNU_STACK"]
     if not stack or stack[0]["p_flags"] & 1:
         yield "asks for an executable stack"
-    if base not in LIBRARIES:
-        symbols = elf.get_section_by_name(".dynsym").iter_symbols()
-        out = {s.name for s in symbols if s["st_shndx"] != "SHN_UNDEF" and s.name}
+    symbols = elf.get_section_by_name(".dynsym").iter_symbols()
+    out = {s.name for s in symbols if s["st_shndx"] != "SHN_UNDEF" and s.name}
+    if base in LIBRARIES:
+        wanted, foreign = EXPORTS[base]
+        if wanted - out:
+            yield f"does not export {sorted(wanted - out)}"
+        if foreign in out:
+            yield f"exports {foreign}"
+    else:
         wanted = "PyInit_" + base.split(".")[0]
         if out - {wanted, "_init", "_fini"} or wanted not in out:
             yield f"exports {sorted(out)[:8]}"

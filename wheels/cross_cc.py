@@ -21,7 +21,10 @@ def main():
         target = target.split(".")[0]
     if "-" in arguments and "-x" not in arguments:  # it takes standard input for no C
         arguments[:0] = ["-x", "c"]
-    os.execv(zig, [zig, "cc", "-target", target, *arguments])
+    # zig keeps objects by command line and by the absolute paths of what they included
+    # when first made: the same relative command in another folder would get this one's.
+    here = f"-ffile-prefix-map={os.getcwd()}=."
+    os.execv(zig, [zig, "cc", "-target", target, here, *arguments])
 
 
 main()
