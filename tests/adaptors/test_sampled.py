@@ -26,7 +26,7 @@ def test_the_corpus_is_stopped(name, size):
     status, error = done.returncode, done.stderr
     title = crimes.CRIMES[name][1]
     if name == "invalid_free_outside":  # upstream's: not a block of the guard's
-        assert status == -6 and "free(): invalid pointer" in error
+        assert status == -6 and "free(): invalid " in error  # glibc: pointer, or size
         return
     if name == "uninitialised_read":
         assert (status, error) == (3, "")
