@@ -111,6 +111,9 @@ def test_pyalloc_with_jemalloc(new):
     assert new.run(SHOW, "-W", "error") == "cython jemalloc standalone"
     assert new.run(INSTALLED, "-W", "error") == jemalloc_wheel().name.split("-")[1]
     new.pip("check")
+    served = "import alloc; print(alloc.jemalloc.Control('preloaded').read('version') > '5')"
+    command = [new.python, "-m", "alloc", "run", "--scope", "process", "-c", served]
+    assert new.command(*command) == "True"
 
 
 # --- another jemalloc-sys under an installed pyalloc
