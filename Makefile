@@ -75,7 +75,7 @@ test-pypy: $(STAMPS)/pure ## the tests that apply, on PyPy with the pure wheel (
 	@build/pypy/bin/python -m pip install -q 'pytest>=8' 'hypothesis>=6.100' build/pure/pyalloc-*.whl
 	$(call say,the tests on PyPy)
 	@build/pypy/bin/python -m pytest tests -q --implementation python \
-		$(foreach part,cpython cc gunicorn coverage memray pyspy pybind11 gevent gdb rich rust,--without $(part)) \
+		$(foreach part,cpython cc gunicorn coverage memray pyspy pybind11 gevent gdb rich rust resvg browser,--without $(part)) \
 		--ignore tests/embedding --ignore tests/test_exchange.py --ignore tests/test_blocks_document.py $(deselect) $(ARGS)
 
 # The npm package is Pyodide itself; the wheels come from the package index.

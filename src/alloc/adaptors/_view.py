@@ -9,6 +9,7 @@ What PyPy cannot notice: a slice that outlives the released view it was made fro
 from __future__ import annotations
 
 import sys
+from itertools import count
 from weakref import ref
 
 TYPE_CHECKING = False
@@ -33,6 +34,8 @@ if not PYPY:
 
 else:
     _kept: dict[int, Any] = {}
+    # Not the buffer's id(): another may have it before the callback runs.
+    _keys = count()
 
     def export(keep: object, address: int, size: int) -> tuple[memoryview, Callable[[], Any]]:
         """A writable view that keeps ``keep`` alive, and what returns ``None`` once it is gone."""
@@ -40,7 +43,7 @@ else:
 
         ffi = _cffi()
         buffer = ffi.buffer(ffi.cast("char *", address), size)
-        key = id(buffer)
+        key = next(_keys)
         held = ref(buffer, lambda _: _kept.pop(key))
         _kept[key] = held, keep
         view = memoryview(buffer)

@@ -201,6 +201,7 @@ def churn(subject: RawSubject) -> None:
 
     For allocators whose statistics do not count.  Needs Linux's ``/proc``.
     """
+    gc.collect()  # the patterns' bytes are the interpreter's
     before = _memory.resident()
     if before is None:
         return
@@ -214,6 +215,7 @@ def churn(subject: RawSubject) -> None:
             raw = subject.malloc(size)
             if raw is not None:
                 subject.discard(raw)
+    gc.collect()
     grown = (_memory.resident() or 0) - before
     require(
         grown < 48 << 20,
