@@ -324,7 +324,9 @@ kept = cycle()
 
 
 @pytest.mark.parametrize("crime", [False, True])
-@pytest.mark.parametrize("end", ["del kept; [gc.collect() for _ in range(4)]", "sys.modules['kept'] = kept", ""])
+@pytest.mark.parametrize(
+    "end", ["del kept; [gc.collect() for _ in range(4)]", "sys.modules['kept'] = kept", ""]
+)
 def test_cycles_and_the_end(backend, crime, end):
     """Blocks, native ones too, in a cycle with their adaptors: home once, in order; what
     the policy ``raise`` finds then is told, and the exit status stays 0."""
