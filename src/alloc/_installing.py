@@ -218,6 +218,7 @@ def _apply_preset(name: str) -> None:
         except OSError:
             pass  # an arena that nobody has used yet
     _route.control_number("arenas.dirty_decay_ms", decay)
+    _route.spare(decay > 0)
     _background(bool(preset["background"]))
     _route.huge_pages(name != "low_memory" and _asks_for_huge_pages())
 
@@ -404,6 +405,7 @@ def uninstall() -> Installed:
             _state.python = None
             _state.numpy = False
             _route.numpy_route(False)
+            _route.spare(False)
             _state.refused = _state.notes = ()
             _default.note_installation("uninstall(): nothing is routed")
         return installed()

@@ -104,6 +104,12 @@ cdef extern from "_c/keeper.h":
     size_t keeper_thin_all "alloc_keeper_thin_all"(size_t index)
 
 
+cdef extern from "_c/spare.h" nogil:
+    void spare_switch "alloc_spare_switch"(int on)
+    size_t spare_empty "alloc_spare_empty"()
+    size_t spare_bytes "alloc_spare_bytes"()
+
+
 cdef extern from "_c/numpy.h":
     ctypedef struct numpy_handler "alloc_numpy_handler":
         pass
@@ -113,6 +119,7 @@ cdef extern from "_c/numpy.h":
     numpy_state c_numpy "alloc_numpy"
     const char *c_numpy_attach "alloc_numpy_attach"(numpy_handler *handler)
     void c_numpy_route "alloc_numpy_route"(int on)
+    void c_numpy_empty "alloc_numpy_empty"()
 
 
 def prepare(str library):
@@ -230,6 +237,22 @@ def traced():
 def huge_pages(bint on):
     """Ask the kernel for huge pages for blocks of 4 MiB and more."""
     c_route.huge_pages = on
+
+
+def spare(bint on):
+    """Keep a few blocks of 14 KiB to 4 MiB for the next who asks; off gives them back."""
+    with nogil:
+        spare_switch(on)
+
+
+def empty_spares():
+    """Give the spare blocks back to jemalloc, and NumPy's small ones; returns bytes of the
+    former."""
+    cdef size_t bytes
+    c_numpy_empty()
+    with nogil:
+        bytes = spare_empty()
+    return bytes
 
 
 def numpy_attach(handler):
@@ -416,6 +439,7 @@ def figures():
         "chunks_given": chunks.given,
         "chunks_refused": chunks.refused,
         "fallbacks": c_route.fallbacks,
+        "spare": spare_bytes(),
         "pools_emptied": pools.emptied,
         "pools_shortened": pools.shortened,
         "pool_bytes": pools.pages * pools.os_page,

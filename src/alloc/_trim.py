@@ -142,7 +142,10 @@ def _trim(collect: bool) -> Trimmed:
 
 def _trim_chunks() -> tuple[int, int]:
     route = sys.modules.get("alloc._route")  # nothing is routed before it is imported
-    return (route.thin_pools(), route.clean_chunks()) if route is not None else (0, 0)
+    if route is None:
+        return 0, 0
+    route.empty_spares()
+    return route.thin_pools(), route.clean_chunks()
 
 
 PURGES = 12

@@ -1,7 +1,7 @@
 /* One thread that gives memory back while nobody asks: dirty chunks after their
- * decay, pymalloc's idle pools.  Idle means: two looks, nothing moved in between.
+ * decay, pymalloc's idle pools, spare blocks.  Idle means: two looks, nothing moved in between.
  *
- * It lives only while there are chunks, looks without the GIL, and takes the GIL
+ * It lives only while there are chunks or spare blocks, looks without the GIL, and takes the GIL
  * for a millisecond at a time, for pools that are worth it.  It is stopped before
  * os.fork(), which warns of other threads from 3.12 on.  A child that was forked
  * from another than the initial thread never gets it: there the thread function
@@ -18,6 +18,7 @@
 
 #include "chunks.h"
 #include "pools.h"
+#include "spare.h"
 
 #define ALLOC_LOOK_MS 200       /* between looks while something happens */
 #define ALLOC_LOOK_MOST_MS 3200 /* and when nothing does */
@@ -53,6 +54,11 @@ static struct {
 /* Whether threads may be there at all. */
 static int alloc_keeper_welcome(void) {
     return !ALLOC_READ(closed) && !ALLOC_READ(orphan) && !ALLOC_READ(paused);
+}
+
+/* Whether there is something to look after. */
+static int alloc_keeper_needed(void) {
+    return alloc_chunks.used || alloc_chunks.dirty.count || alloc_spare_bytes();
 }
 
 static int64_t alloc_now_ns(void) {
@@ -147,6 +153,7 @@ static int64_t alloc_keeper_round(unsigned generation, int *busy) {
     alloc_chunks_clean(took - alloc_chunks.decay_ms, 0);
     *busy |= alloc_chunks.dirty.count != 0;
     pthread_mutex_unlock(&alloc_chunks.lock);
+    *busy |= alloc_spare_look();
     if (!alloc_pools.known)
         return 0;
     took = alloc_now_ns();
@@ -191,7 +198,7 @@ static void *alloc_keeper_main(void *argument) {
         if (interval < took)
             interval = took;
         pthread_mutex_lock(&alloc_keeper.lock);
-        if (!alloc_keeper.stirred && alloc_chunks.used == 0 && alloc_chunks.dirty.count == 0)
+        if (!alloc_keeper.stirred && !alloc_keeper_needed())
             break;
     }
     /* One that was given up by alloc_keeper_open() is nobody's any more. */
@@ -243,7 +250,7 @@ static void alloc_keeper_start(void) {
     pthread_attr_destroy(&attributes);
 }
 
-/* A chunk came or went. */
+/* A chunk came or went, or a block was spared. */
 static void alloc_keeper_wake(void) {
     if (!ALLOC_READ(enabled) || ALLOC_READ(refused) || !alloc_keeper_welcome())
         return;
@@ -287,7 +294,7 @@ static void alloc_keeper_resume(void) {
         return;
     if (ALLOC_READ(background))
         alloc_keeper_background(1);
-    if (alloc_chunks.used || alloc_chunks.dirty.count)
+    if (alloc_keeper_needed())
         alloc_keeper_wake();
 }
 

@@ -27,11 +27,28 @@ typedef struct { /* NEP 49: PyDataMem_Handler */
 #define ALLOC_NUMPY_DEFAULT "default_allocator"
 #define ALLOC_NUMPY_OURS "alloc_jemalloc"
 
+enum { ALLOC_NUMPY_BUCKETS = 65, ALLOC_NUMPY_DEPTH = 7 };
+
 static struct {
     alloc_numpy_handler *handler;
     alloc_numpy_handler old;
     alloc_malloc_function volatile seen;
+    /* Free blocks of up to 1 KiB, as NumPy's own functions keep them: the caller has
+     * the GIL, and the size at free is the array's. */
+    unsigned char counts[ALLOC_NUMPY_BUCKETS];
+    void *buckets[ALLOC_NUMPY_BUCKETS][ALLOC_NUMPY_DEPTH];
 } alloc_numpy;
+
+/* Of a size in steps of 16 bytes; 0: none.  jemalloc's smallest class has 8: nothing
+ * below 16 is asked of it here. */
+static inline size_t alloc_numpy_bucket(size_t size) {
+#ifdef Py_GIL_DISABLED
+    return 0;
+#else
+    size_t bucket = (size + 15) / 16;
+    return bucket < ALLOC_NUMPY_BUCKETS ? bucket : 0;
+#endif
+}
 
 static inline int alloc_numpy_routed(void) {
     return alloc_numpy.seen == malloc && !alloc_route.exhausted;
@@ -39,17 +56,25 @@ static inline int alloc_numpy_routed(void) {
 
 static void *alloc_numpy_malloc(void *ctx, size_t size) {
     void *ptr;
-    if (alloc_numpy_routed() && (ptr = alloc_je.malloc(size)) != NULL) {
-        if (size >= ALLOC_HUGE)
-            alloc_route_advise(ptr, size);
-        return ptr;
+    if (alloc_numpy_routed()) {
+        size_t bucket = alloc_numpy_bucket(size);
+        if (bucket && alloc_numpy.counts[bucket])
+            return alloc_numpy.buckets[bucket][--alloc_numpy.counts[bucket]];
+        if ((ptr = alloc_route_large(size < 16 ? 16 : size)) != NULL)
+            return ptr;
     }
     return alloc_numpy.old.allocator.malloc(ctx, size);
 }
 
 static void *alloc_numpy_calloc(void *ctx, size_t count, size_t size) {
     void *ptr;
-    if (alloc_numpy_routed() && (ptr = alloc_je.calloc(count, size)) != NULL) {
+    if (!alloc_numpy_routed())
+        return alloc_numpy.old.allocator.calloc(ctx, count, size);
+    if (count * size < 1024 && count < 1024 && size < 1024) {
+        ptr = alloc_numpy_malloc(ctx, count * size);
+        return ptr ? memset(ptr, 0, count * size) : NULL;
+    }
+    if ((ptr = alloc_spare_calloc(count, size)) != NULL) {
         if (count * size >= ALLOC_HUGE)
             alloc_route_advise(ptr, count * size);
         return ptr;
@@ -58,10 +83,15 @@ static void *alloc_numpy_calloc(void *ctx, size_t count, size_t size) {
 }
 
 static void alloc_numpy_free(void *ctx, void *ptr, size_t size) {
-    if (alloc_je_owns(NULL, ptr))
-        alloc_je.free(ptr);
-    else
+    if (alloc_je_owns(NULL, ptr)) {
+        size_t bucket = alloc_numpy_bucket(size);
+        if (bucket && alloc_numpy.seen && alloc_numpy.counts[bucket] < ALLOC_NUMPY_DEPTH)
+            alloc_numpy.buckets[bucket][alloc_numpy.counts[bucket]++] = ptr;
+        else
+            alloc_spare_or_free(ptr);
+    } else {
         alloc_numpy.old.allocator.free(ctx, ptr, size);
+    }
 }
 
 static void *alloc_numpy_realloc(void *ctx, void *ptr, size_t size) {
@@ -71,7 +101,7 @@ static void *alloc_numpy_realloc(void *ctx, void *ptr, size_t size) {
         return alloc_numpy_malloc(ctx, size);
     if (!alloc_je_owns(NULL, ptr))
         return alloc_numpy.old.allocator.realloc(ctx, ptr, size);
-    if (alloc_numpy_routed() && (moved = alloc_je.rallocx(ptr, size ? size : 1, 0)) != NULL) {
+    if (alloc_numpy_routed() && (moved = alloc_spare_realloc(ptr, size < 16 ? 16 : size)) != NULL) {
         if (size >= ALLOC_HUGE)
             alloc_route_advise(moved, size);
         return moved;
@@ -110,11 +140,21 @@ static const char *alloc_numpy_attach(alloc_numpy_handler *handler) {
     return NULL;
 }
 
+/* pre: the GIL. */
+static void alloc_numpy_empty(void) {
+    size_t bucket;
+    for (bucket = 0; bucket < ALLOC_NUMPY_BUCKETS; bucket++)
+        while (alloc_numpy.counts[bucket])
+            alloc_je.free(alloc_numpy.buckets[bucket][--alloc_numpy.counts[bucket]]);
+}
+
 /* Route or not.  The functions stay: live arrays need them. */
 static void alloc_numpy_route(int on) {
     if (alloc_numpy.handler == NULL)
         return;
     alloc_numpy.seen = on ? alloc_route_libc() : NULL;
+    if (!on)
+        alloc_numpy_empty();
     strcpy(alloc_numpy.handler->name, on ? ALLOC_NUMPY_OURS : ALLOC_NUMPY_DEFAULT);
 }
 

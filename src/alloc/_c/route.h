@@ -22,6 +22,7 @@
 
 #include "chunks.h"
 #include "jemalloc.h"
+#include "spare.h"
 
 enum { ALLOC_RAW, ALLOC_MEM, ALLOC_OBJ, ALLOC_DOMAINS };
 
@@ -49,15 +50,35 @@ static struct {
 /* A function's address read from this library's import table, each time. */
 #define ALLOC_ROUTED(domain) (alloc_route.seen[domain] == malloc)
 
+/* Advice stays with the addresses, which jemalloc keeps: what was given lately is not
+ * given again.  Threads may mix two entries up; then one is advised again, or not. */
+enum { ALLOC_ADVISED = 16 };
+static struct {
+    uintptr_t from, to;
+} alloc_advised[ALLOC_ADVISED];
+
 static void alloc_route_advise(void *ptr, size_t size) {
     uintptr_t from = ((uintptr_t)ptr + ALLOC_HUGE_PAGE - 1) & ~(ALLOC_HUGE_PAGE - 1);
     uintptr_t to = ((uintptr_t)ptr + size) & ~(ALLOC_HUGE_PAGE - 1);
+    unsigned entry = from / ALLOC_HUGE_PAGE % ALLOC_ADVISED;
 #ifdef MADV_HUGEPAGE
-    if (alloc_route.huge_pages && to > from)
-        madvise((void *)from, to - from, MADV_HUGEPAGE);
+    if (!alloc_route.huge_pages || to <= from ||
+        (alloc_advised[entry].from == from && alloc_advised[entry].to >= to))
+        return;
+    madvise((void *)from, to - from, MADV_HUGEPAGE);
+    alloc_advised[entry].from = from;
+    alloc_advised[entry].to = to;
 #else
-    (void)from, (void)to;
+    (void)entry;
 #endif
+}
+
+/* A block of any size; for those that thread caches do not serve well. */
+static void *alloc_route_large(size_t size) {
+    void *ptr = alloc_spare_malloc(size);
+    if (size >= ALLOC_HUGE && ptr != NULL)
+        alloc_route_advise(ptr, size);
+    return ptr;
 }
 
 static void *alloc_route_no_room(void *ptr) {
@@ -74,11 +95,9 @@ static inline void *alloc_route_malloc(const PyMemAllocatorEx *old, int routed, 
         return old->malloc(old->ctx, size);
     if (ALLOC_UNLIKELY(alloc_route.exhausted) && (ptr = old->malloc(old->ctx, size)) != NULL)
         return ptr;
-    ptr = alloc_je.malloc(size);
+    ptr = size < ALLOC_SPARE_LEAST ? alloc_je.malloc(size) : alloc_route_large(size);
     if (ALLOC_UNLIKELY(ptr == NULL))
         return alloc_route_no_room(old->malloc(old->ctx, size));
-    if (ALLOC_UNLIKELY(size >= ALLOC_HUGE))
-        alloc_route_advise(ptr, size);
     return ptr;
 }
 
@@ -90,7 +109,7 @@ static inline void *alloc_route_calloc(const PyMemAllocatorEx *old, int routed, 
     if (ALLOC_UNLIKELY(alloc_route.exhausted) &&
         (ptr = old->calloc(old->ctx, count, size)) != NULL)
         return ptr;
-    ptr = alloc_je.calloc(count, size);
+    ptr = alloc_spare_calloc(count, size);
     if (ALLOC_UNLIKELY(ptr == NULL))
         return alloc_route_no_room(old->calloc(old->ctx, count, size));
     if (ALLOC_UNLIKELY(count * size >= ALLOC_HUGE))
@@ -105,7 +124,7 @@ static inline void alloc_route_free(const PyMemAllocatorEx *old, void *ptr) {
     }
     if (ALLOC_UNLIKELY(alloc_route.exhausted))
         alloc_route.exhausted = 0;
-    alloc_je.free(ptr);
+    alloc_spare_or_free(ptr);
 }
 
 /* A block of jemalloc's to the old allocator.  NULL: it is where it was. */
@@ -129,7 +148,7 @@ static inline void *alloc_route_realloc(const PyMemAllocatorEx *old, int routed,
         return old->realloc(old->ctx, ptr, size);
     if (ALLOC_UNLIKELY(!routed) && (moved = alloc_route_migrate(old, ptr, size)) != NULL)
         return moved;
-    moved = alloc_je.rallocx(ptr, size ? size : 1, 0);
+    moved = alloc_spare_realloc(ptr, size);
     if (ALLOC_UNLIKELY(moved == NULL))
         return alloc_route_no_room(alloc_route_migrate(old, ptr, size));
     if (ALLOC_UNLIKELY(size >= ALLOC_HUGE))
@@ -159,8 +178,6 @@ static inline void *alloc_route_realloc(const PyMemAllocatorEx *old, int routed,
 ALLOC_DOMAIN(raw, ALLOC_RAW)
 ALLOC_DOMAIN(mem, ALLOC_MEM)
 ALLOC_DOMAIN(obj, ALLOC_OBJ)
-
-static void alloc_keeper_wake(void);
 
 /* The interpreter that asks; NULL without a thread state. */
 static void *alloc_route_interpreter(void) {

@@ -1,0 +1,107 @@
+"""What install() costs in instructions and saves in page faults, on pyperformance's benchmarks.
+
+python benchmarks/install/pyperformance_costs.py [--mode hybrid] [--only NAME,...] [--write]
+
+Each benchmark runs with two numbers of loops, in processes of their own; the difference
+leaves start-up and preparation out.  Instructions by cachegrind, all threads; page faults
+by getrusage, without valgrind, the median of three.  Needs the group `bench-install`.
+"""
+
+import argparse
+import math
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from instructions import count
+from sections import machine, put, title
+
+CHILD = Path(__file__).with_name("pyperformance_child.py")
+LOOPS = {
+    "async_generators": (1, 2), "chameleon": (2, 8), "chaos": (1, 2),
+    "comprehensions": (1000, 4000), "coroutines": (2, 6), "deepcopy": (50, 200),
+    "deltablue": (5, 35), "django_template": (1, 4), "dulwich_log": (1, 2), "float": (1, 2),
+    "gc_collect": (2, 14), "generators": (1, 3), "genshi": (1, 2), "go": (1, 2),
+    "hexiom": (5, 20), "html5lib": (1, 3), "json_dumps": (1, 7), "json_loads": (50, 300),
+    "logging": (100, 600), "meteor_contest": (1, 2), "nbody": (1, 2), "nqueens": (1, 2),
+    "pathlib": (1, 4), "pickle pickle": (50, 500), "pickle unpickle": (50, 500),
+    "pickle --pure-python pickle": (5, 50), "pidigits": (1, 2), "pyflate": (1, 2),
+    "raytrace": (1, 2), "regex_compile": (1, 2), "regex_effbot": (2, 12), "regex_v8": (1, 5),
+    "richards": (1, 3), "spectral_norm": (1, 2), "sqlalchemy_declarative": (1, 2),
+    "sympy": (1, 2), "telco": (1, 5), "typing_runtime_protocols": (50, 300),
+    "unpack_sequence": (1000, 8000), "xml_etree": (1, 2), "yaml": (5, 25),
+}  # fmt: skip
+TARGET = 1.02
+
+
+def command(mode, name, loops):
+    return [sys.executable, str(CHILD), mode, *name.split(), str(loops)]
+
+
+def faults(mode, name):
+    """Page faults of the work and of the whole run, median of three each."""
+    found = []
+    for _ in range(3):
+        pair = [
+            int(subprocess.run(command(mode, name, loops), check=True, capture_output=True,
+                               env={**os.environ, "PYTHONHASHSEED": "0"}).stdout)
+            for loops in LOOPS[name]
+        ]  # fmt: skip
+        found.append((pair[1] - pair[0], pair[1]))
+    return [statistics.median(column) for column in zip(*found)]
+
+
+def measure(key):
+    mode, name = key
+    low, high = (count(command(mode, name, loops)) for loops in LOOPS[name])
+    print(f"{name} {mode}: {(high - low) / 1e6:.0f} million", file=sys.stderr, flush=True)
+    return high - low, *faults(mode, name)
+
+
+def report(mode, names, found):
+    ratios = {name: found[mode, name][0] / found["stock", name][0] for name in names}
+    lines = [
+        f"`python benchmarks/install/pyperformance_costs.py --mode {mode} --write`, {machine()}.",
+        f"Mode `{mode}` against stock on {len(names)} of pyperformance's benchmarks: instructions",
+        "of the work (cachegrind, start-up subtracted), its page faults, those of the whole run.",
+        f"Targets: none above {TARGET}, geometric mean at most 1.00.",
+        "",
+        "| benchmark | million instructions, stock | ratio | faults of the work, stock | ours "
+        "| of the run, stock | ours |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        (spent, *before), (_, *after) = found["stock", name], found[mode, name]
+        lines.append(
+            f"| {name} | {spent / 1e6:,.0f} | {ratios[name]:.3f} | {before[0]:,.0f} | "
+            f"{after[0]:,.0f} | {before[1]:,.0f} | {after[1]:,.0f} |"
+        )
+    mean = math.exp(statistics.mean(map(math.log, ratios.values())))
+    sums = [sum(found[m, n][i] for n in names) for i in (1, 2) for m in ("stock", mode)]
+    lines.append(
+        f"| geometric mean; sums | | {mean:.3f} | " + " | ".join(f"{s:,.0f}" for s in sums) + " |"
+    )
+    missed = [f"{name} ({ratios[name]:.3f})" for name in names if round(ratios[name], 3) > TARGET]
+    if round(mean, 3) > 1.0:
+        missed.append(f"the geometric mean ({mean:.3f})")
+    return "\n".join([*lines, "", "Missed: " + (", ".join(missed) or "nothing") + "."])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mode", default="hybrid")
+    parser.add_argument("--only", help="names, with commas")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    names = options.only.split(",") if options.only else list(LOOPS)
+    keys = [(mode, name) for name in names for mode in ("stock", options.mode)]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        found = dict(zip(keys, pool.map(measure, keys)))
+    text = report(options.mode, names, found)
+    print(text)
+    if options.write:
+        put(title(f"pyperformance, mode {options.mode}"), text)
