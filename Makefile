@@ -116,6 +116,11 @@ test-cpython: build require-jemalloc ## CPython's own tests under install(), aga
 	$(call say,CPython's own tests)
 	@$(BIN)/python tests/cpython/run.py $(if $(FULL),--full) $(ARGS)
 
+.PHONY: soak
+soak: build tools-test require-jemalloc ## install() and uninstall() at random among forks and threads (SECONDS=3600, SEED=)
+	$(call say,the soak)
+	@$(BIN)/python tests/soak.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 check: build tools-check tools-test ## lint, types, stubs, workflow files
 	$(call say,lint)
 	@$(BIN)/ruff check .

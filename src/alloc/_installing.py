@@ -122,6 +122,8 @@ class _State:
         self.preset: str | None = None
         self.since: float | None = None
         self.before = (0, 0)
+        self.below: str | None = None  # CPython's name for what lies below our wrappers
+        self.larger: str | None = None  # "raw" or "obj": see _mixes_headers
         self.hooked = False
         self.refused: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
@@ -169,6 +171,23 @@ def _hooks_of_others() -> str | None:
         "another tool has hooked the interpreter's allocators; when it stops it would take "
         "ours away from live blocks: install first, start the tool afterwards"
     )
+
+
+def _mixes_headers(domains: tuple[str, ...]) -> str | None:
+    """CPython's debug hooks lie below our wrapper of OBJ, and above RAW's.  What they took
+    from RAW begins behind a header of theirs, what OBJ took does not; both are
+    jemalloc's, and a free could not tell them apart."""
+    hooked = _state.below == "" or (_state.below or "").startswith("pymalloc_")
+    if not hooked or "raw" not in domains:
+        return None
+    larger = "obj" if "obj" in domains else "raw"
+    if _state.larger not in (None, larger):
+        return (
+            "full and hybrid cannot follow each other in one process under CPython's debug "
+            "hooks (PYTHONMALLOC=debug, -X dev)"
+        )
+    _state.larger = larger
+    return None
 
 
 def _pause_tracing() -> Callable[[], None]:
@@ -346,6 +365,12 @@ def _install(mode: str | None, numpy: bool, preset: str) -> Installed:
             _state.refused += ("objects and arenas: a free-threaded build allows raw only",)
             domains = ("raw",) if "raw" in domains else ()
         name = _route.allocator_name()
+        if name is not None:
+            _state.below = name
+        _route.plain(_state.below == "pymalloc")
+        mixed = _mixes_headers(domains)
+        if mixed is not None:
+            return _record_refusal(mixed)
         if "arenas" in domains and name and not name.startswith("pymalloc"):
             _state.notes += (f"no arenas to route: the object allocator is {name}",)
         if _state.since is None:

@@ -63,7 +63,7 @@ cdef extern from "_c/route.h":
         malloc_function seen[3]
         malloc_function seen_arenas
         unsigned wrapped
-        int huge_pages
+        int huge_pages, odd, plain
         unsigned long fallbacks
     route_state c_route "alloc_route"
     void route_wrap "alloc_route_wrap"(int domain)
@@ -71,6 +71,7 @@ cdef extern from "_c/route.h":
     bint route_on_top "alloc_route_on_top"(int domain)
     bint arenas_on_top "alloc_route_arenas_on_top"()
     bint route_traced "alloc_route_traced"()
+    int COUNTED "ALLOC_COUNTED"
     malloc_function libc_malloc "alloc_route_libc"()
     const char *current_name "alloc_route_current_name"(int *known)
     void *PyMem_RawMalloc(size_t) nogil
@@ -209,6 +210,11 @@ def wrap(str domain):
         route_wrap(DOMAINS.index(domain))
 
 
+def plain(bint on):
+    """Whether CPython's own pymalloc, without hooks, lies below our wrappers."""
+    c_route.plain = on
+
+
 def route(domains):
     """New blocks of ``domains`` come from jemalloc, those of the others from where they
     came from before.  Only wrapped domains can be routed."""
@@ -217,6 +223,11 @@ def route(domains):
     for i, name in enumerate(DOMAINS):
         c_route.seen[i] = libc if name in domains and c_route.wrapped & (1u << i) else NULL
     c_route.seen_arenas = libc if "arenas" in domains and c_route.wrapped & 8 else NULL
+    # Under the GIL, as frees of objects are; EXHAUSTED may get lost or come back; it is found out anew.
+    if c_route.plain and c_route.wrapped & 6 and c_route.seen[2] is NULL:
+        c_route.odd |= COUNTED
+    else:
+        c_route.odd &= ~COUNTED
 
 
 def routed():

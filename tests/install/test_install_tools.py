@@ -73,6 +73,44 @@ print(work())
     assert run(code, env={"PYTHONMALLOC": malloc}) == "True"
 
 
+@pytest.mark.parametrize("first, second", [("hybrid", "full"), ("full", "hybrid")])
+def test_headers_of_debug_hooks_and_none_are_not_mixed(run, first, second):
+    code = f"""
+import alloc
+alloc.install({first!r}, numpy=False)
+held = [bytearray([n % 251]) * (900 + n % 700) for n in range(5000)]
+done = alloc.install({second!r}, numpy=False)
+assert done.python == {first!r} and 'debug hooks' in done.refused[0], done
+alloc.uninstall()
+assert alloc.install({second!r}, numpy=False).python is None
+assert alloc.install('arenas', numpy=False).python == 'arenas'
+assert alloc.install({first!r}, numpy=False).python == {first!r}
+for n in range(20):
+    more = [bytearray([n % 251]) * (900 + n % 700) for n in range(5000)]
+    held = held[::2] + more[::2]
+    assert all(set(b) == {{b[0]}} for b in held)
+print(work())
+"""
+    assert run(code, env={"PYTHONMALLOC": "debug"}) == "True"
+
+
+def test_pymallocs_count_stays_right_after_full(run):
+    code = """
+import alloc, sys
+alloc.install('full', numpy=False); alloc.install('hybrid', numpy=False)
+def turn():
+    held = [bytearray(1000 + n) for n in range(3000)]; grown = []
+    for n in range(200): grown += [n] * 5
+    lists = [list(range(n)) for n in range(300)]
+    for each in lists: each.append(1); del each[:]
+    return sys.getallocatedblocks()
+turn(); before = turn()
+for _ in range(5): after = turn()
+print(after - before)
+"""
+    assert abs(int(run(code))) < 100
+
+
 def test_arenas_without_pymalloc_are_noted(run):
     code = "import alloc; print(*alloc.install('arenas', numpy=False).notes)"
     out = run(code, env={"PYTHONMALLOC": "malloc"})

@@ -51,7 +51,7 @@ static inline size_t alloc_numpy_bucket(size_t size) {
 }
 
 static inline int alloc_numpy_routed(void) {
-    return alloc_numpy.seen == malloc && !alloc_route.exhausted;
+    return alloc_numpy.seen == malloc && !(alloc_route.odd & ALLOC_EXHAUSTED);
 }
 
 static void *alloc_numpy_malloc(void *ctx, size_t size) {

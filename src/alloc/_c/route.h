@@ -41,11 +41,20 @@ static struct {
     alloc_malloc_function volatile seen_arenas;
     unsigned wrapped; /* bit of each domain; bit 3: the arenas */
     int huge_pages;   /* ask the kernel for them */
-    /* As alloc_je.exhausted: jemalloc had no room; asking again costs 20 times
-     * malloc, so the old one is asked first until a block comes back. */
-    volatile int exhausted;
+    /* Bits of what is seldom so; one word, for frees to look at once.
+     * EXHAUSTED: as alloc_je.exhausted, jemalloc had no room; asking again costs 20
+     * times malloc, so the old one is asked first until a block comes back.
+     * COUNTED: objects are wrapped and not routed, and CPython's own pymalloc lies
+     * below, which counts the blocks that it takes from the RAW domain. */
+    volatile int odd;
+    int plain; /* that is what lies below */
     volatile unsigned long fallbacks; /* blocks that jemalloc had no room for; about */
 } alloc_route;
+
+#define ALLOC_EXHAUSTED 1
+#define ALLOC_COUNTED 2
+/* pymalloc serves up to here itself. */
+#define ALLOC_PYMALLOC ((size_t)512)
 
 /* A function's address read from this library's import table, each time. */
 #define ALLOC_ROUTED(domain) (alloc_route.seen[domain] == malloc)
@@ -83,7 +92,7 @@ static void *alloc_route_large(size_t size) {
 
 static void *alloc_route_no_room(void *ptr) {
     if (ptr != NULL) {
-        alloc_route.exhausted = 1;
+        __atomic_fetch_or(&alloc_route.odd, ALLOC_EXHAUSTED, __ATOMIC_RELAXED);
         alloc_route.fallbacks++;
     }
     return ptr;
@@ -93,7 +102,8 @@ static inline void *alloc_route_malloc(const PyMemAllocatorEx *old, int routed, 
     void *ptr;
     if (ALLOC_UNLIKELY(!routed))
         return old->malloc(old->ctx, size);
-    if (ALLOC_UNLIKELY(alloc_route.exhausted) && (ptr = old->malloc(old->ctx, size)) != NULL)
+    if (ALLOC_UNLIKELY(alloc_route.odd & ALLOC_EXHAUSTED) &&
+        (ptr = old->malloc(old->ctx, size)) != NULL)
         return ptr;
     ptr = size < ALLOC_SPARE_LEAST ? alloc_je.malloc(size) : alloc_route_large(size);
     if (ALLOC_UNLIKELY(ptr == NULL))
@@ -106,7 +116,7 @@ static inline void *alloc_route_calloc(const PyMemAllocatorEx *old, int routed, 
     void *ptr;
     if (ALLOC_UNLIKELY(!routed))
         return old->calloc(old->ctx, count, size);
-    if (ALLOC_UNLIKELY(alloc_route.exhausted) &&
+    if (ALLOC_UNLIKELY(alloc_route.odd & ALLOC_EXHAUSTED) &&
         (ptr = old->calloc(old->ctx, count, size)) != NULL)
         return ptr;
     ptr = alloc_spare_calloc(count, size);
@@ -117,14 +127,25 @@ static inline void *alloc_route_calloc(const PyMemAllocatorEx *old, int routed, 
     return ptr;
 }
 
-static inline void alloc_route_free(const PyMemAllocatorEx *old, void *ptr) {
-    if (ALLOC_UNLIKELY(!alloc_je_owns(NULL, ptr))) {
+/* A block of jemalloc's goes home, by way of pymalloc if that has counted it.  What
+ * was routed itself looks the same where it is as large: sys.getallocatedblocks() is
+ * off by those that were live when the mode changed. */
+static void alloc_route_free_oddly(const PyMemAllocatorEx *old, void *ptr) {
+    __atomic_fetch_and(&alloc_route.odd, ~ALLOC_EXHAUSTED, __ATOMIC_RELAXED);
+    if (alloc_route.odd & ALLOC_COUNTED && old != &alloc_route.old[ALLOC_RAW] &&
+        alloc_je.sallocx(ptr, 0) > ALLOC_PYMALLOC)
         old->free(old->ctx, ptr);
-        return;
-    }
-    if (ALLOC_UNLIKELY(alloc_route.exhausted))
-        alloc_route.exhausted = 0;
-    alloc_spare_or_free(ptr);
+    else
+        alloc_spare_or_free(ptr);
+}
+
+static inline void alloc_route_free(const PyMemAllocatorEx *old, void *ptr) {
+    if (ALLOC_UNLIKELY(!alloc_je_owns(NULL, ptr)))
+        old->free(old->ctx, ptr);
+    else if (ALLOC_UNLIKELY(alloc_route.odd))
+        alloc_route_free_oddly(old, ptr);
+    else
+        alloc_spare_or_free(ptr);
 }
 
 /* A block of jemalloc's to the old allocator.  NULL: it is where it was. */
@@ -133,7 +154,7 @@ static void *alloc_route_migrate(const PyMemAllocatorEx *old, void *ptr, size_t 
     void *moved = old->malloc(old->ctx, size);
     if (moved != NULL) {
         memcpy(moved, ptr, kept < size ? kept : size);
-        alloc_je.free(ptr);
+        alloc_route_free(old, ptr);
     }
     return moved;
 }
