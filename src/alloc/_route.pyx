@@ -64,8 +64,10 @@ cdef extern from "_c/route.h":
         malloc_function seen_arenas
         unsigned wrapped
         int huge_pages, odd, plain
+        void *raw_below
         unsigned long fallbacks
     route_state c_route "alloc_route"
+    void know_raw "alloc_route_know_raw"()
     void route_wrap "alloc_route_wrap"(int domain)
     void route_wrap_arenas "alloc_route_wrap_arenas"()
     bint route_on_top "alloc_route_on_top"(int domain)
@@ -211,8 +213,12 @@ def wrap(str domain):
 
 
 def plain(bint on):
-    """Whether CPython's own pymalloc, without hooks, lies below our wrappers."""
+    """Whether CPython's own pymalloc, without hooks, lies below our wrappers.
+
+    Called while tracemalloc is stopped, before the first wrapper is set."""
     c_route.plain = on
+    if c_route.raw_below is NULL:
+        know_raw()
 
 
 def route(domains):
@@ -223,7 +229,7 @@ def route(domains):
     for i, name in enumerate(DOMAINS):
         c_route.seen[i] = libc if name in domains and c_route.wrapped & (1u << i) else NULL
     c_route.seen_arenas = libc if "arenas" in domains and c_route.wrapped & 8 else NULL
-    # Under the GIL, as frees of objects are; EXHAUSTED may get lost or come back; it is found out anew.
+    # Not atomic: EXHAUSTED may get lost or come back; it is found out anew.
     if c_route.plain and c_route.wrapped & 6 and c_route.seen[2] is NULL:
         c_route.odd |= COUNTED
     else:

@@ -73,6 +73,22 @@ print(work())
     assert run(code, env={"PYTHONMALLOC": malloc}) == "True"
 
 
+def test_tracemalloc_stops_while_the_keeper_wants_to_work(run):
+    code = """
+import _tracemalloc, alloc
+from functools import partial
+alloc.install(numpy=False, preset='low_memory')
+burn = partial(pow, 7, 1_500_000)          # in C, with the lock, for which the keeper waits
+for turn in range(4):
+    many = [(i, str(i)) for i in range(60_000)]
+    kept = many[::500]; del many
+    _tracemalloc.start(1)
+    list(map(partial.__call__, [burn] * 3 + [partial(_tracemalloc.stop)]))
+print(work())
+"""
+    assert run(code) == "True"
+
+
 @pytest.mark.parametrize("first, second", [("hybrid", "full"), ("full", "hybrid")])
 def test_headers_of_debug_hooks_and_none_are_not_mixed(run, first, second):
     code = f"""

@@ -126,9 +126,16 @@ static int alloc_keeper_finalizing(void) {
 #endif
 }
 
+static int alloc_route_raw_hooked(void);
+
+/* Not under a tracer: PyGILState_Ensure() makes a thread state, for which tracemalloc
+ * waits for the GIL, and then uses what its stop() may have freed meanwhile (CPython
+ * issue 128679).  trim() does this work then. */
 static void alloc_keeper_work(unsigned generation) {
     void *interpreter = PyInterpreterState_Main();
     size_t index = 0;
+    if (alloc_route_raw_hooked())
+        return;
     do {
         PyGILState_STATE state;
         struct timespec pause = {0, 5000000};

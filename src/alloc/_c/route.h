@@ -32,6 +32,7 @@ enum { ALLOC_RAW, ALLOC_MEM, ALLOC_OBJ, ALLOC_DOMAINS };
 #define ALLOC_HUGE_PAGE ((uintptr_t)2 << 20)
 
 typedef void *(*alloc_malloc_function)(size_t);
+typedef void *(*alloc_malloc_function_with_ctx)(void *, size_t);
 
 static struct {
     PyMemAllocatorEx old[ALLOC_DOMAINS];
@@ -48,6 +49,7 @@ static struct {
      * below, which counts the blocks that it takes from the RAW domain. */
     volatile int odd;
     int plain; /* that is what lies below */
+    alloc_malloc_function_with_ctx raw_below; /* RAW's malloc before us, if no tool hooked it */
     volatile unsigned long fallbacks; /* blocks that jemalloc had no room for; about */
 } alloc_route;
 
@@ -300,6 +302,21 @@ static alloc_malloc_function alloc_route_libc(void) {
 /* Whether a tracer hooks malloc in this very library. */
 static int alloc_route_traced(void) {
     return alloc_route_libc() != malloc;
+}
+
+/* Remember whose malloc RAW has.  pre: no tool's. */
+static void alloc_route_know_raw(void) {
+    PyMemAllocatorEx now;
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &now);
+    if (now.malloc != alloc_raw_malloc)
+        alloc_route.raw_below = now.malloc;
+}
+
+/* Whether a tool, tracemalloc as a rule, hooks RAW above us.  Any thread, no GIL. */
+static int alloc_route_raw_hooked(void) {
+    PyMemAllocatorEx now;
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &now);
+    return now.malloc != alloc_raw_malloc && now.malloc != alloc_route.raw_below;
 }
 
 /* The name that CPython has for the allocators in force, or NULL: hooks of
