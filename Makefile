@@ -121,6 +121,11 @@ soak: build tools-test require-jemalloc ## install() and uninstall() at random a
 	$(call say,the soak)
 	@$(BIN)/python tests/soak.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+.PHONY: test-numpy
+test-numpy: build require-jemalloc ## NumPy's own core tests under install(), against stock (NumPy 2, and 1.26 below 3.13)
+	$(call say,NumPy's own tests)
+	@$(BIN)/python tests/numpy/run.py $(ARGS)
+
 check: build tools-check tools-test ## lint, types, stubs, workflow files
 	$(call say,lint)
 	@$(BIN)/ruff check .
