@@ -173,6 +173,14 @@ test-artefacts: tools-test ## the same as users meet it: sdist, PyPy, PyInstalle
 	$(call say,what is in dist/ as users meet it)
 	@$(BIN)/python -m pytest wheels/tests/test_artefacts.py -q $(ARGS)
 
+test-wheels-debian11 test-wheels-aarch64: tools-test ## the fast suite on dist/ in a Debian tree, emulated (root)
+	$(call say,the wheels in a tree: $(@:test-wheels-%=%))
+	@$(BIN)/python wheels/tests/in_tree.py $(@:test-wheels-%=%) $(ARGS)
+
+wheels-cibuildwheel: tools-cibuildwheel ## the real cibuildwheel on the sdists in dist/, with podman (root)
+	$(call say,cibuildwheel)
+	@$(BIN)/python wheels/cibuildwheel_here.py $(ARGS)
+
 build: $(STAMPS)/jemalloc $(STAMPS)/alloc ## jemalloc-sys and pyalloc, as wheels, into .venv
 
 $(STAMPS)/venv:
@@ -217,8 +225,9 @@ $(STAMPS)/pure: $(STAMPS)/venv $(ALLOC_SOURCES)
 	@ls build/pure/pyalloc-*-py3-none-any.whl
 	@touch $@
 
-.PHONY: tools-test tools-check tools-bench tools-bench-rss tools-wheels wheels test-wheels test-artefacts require-jemalloc
-tools-test tools-check tools-bench tools-bench-rss tools-wheels: tools-%: $(STAMPS)/tools-%
+.PHONY: tools-test tools-check tools-bench tools-bench-rss tools-wheels tools-cibuildwheel wheels test-wheels test-artefacts \
+	test-wheels-debian11 test-wheels-aarch64 wheels-cibuildwheel require-jemalloc
+tools-test tools-check tools-bench tools-bench-rss tools-wheels tools-cibuildwheel: tools-%: $(STAMPS)/tools-%
 $(STAMPS)/tools-%: $(STAMPS)/venv pyproject.toml
 	$(call say,tools: $*)
 	@$(BIN)/python -m pip install -q --group $*

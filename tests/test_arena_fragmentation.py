@@ -6,6 +6,7 @@ from traces import TRACES, arena_figures, glibc_in_its_own_process
 from alloc._arena import Arena
 
 
+@pytest.mark.needs_mallinfo2
 @pytest.mark.parametrize("name", TRACES)
 def test_not_above_glibc(name):
     arena = Arena()

@@ -39,6 +39,7 @@ def test_no_leak_over_a_million_operations_in_jemalloc():
 
 
 @pytest.mark.needs_core
+@pytest.mark.needs_mallinfo2
 def test_no_leak_over_a_million_operations_in_system():
     system = alloc.System()
     churn(system, 40_000, 0)
@@ -48,6 +49,7 @@ def test_no_leak_over_a_million_operations_in_system():
 
 
 @pytest.mark.needs_core
+@pytest.mark.needs_mallinfo2
 def test_the_leak_check_sees_a_leak():
     system = alloc.System()
     before = system.statistics().allocated

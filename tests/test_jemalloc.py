@@ -129,6 +129,7 @@ def test_without_a_range_system_serves(python):
     assert out == "system standalone-without-jemalloc\nTrue\nTrue True True"
 
 
+@pytest.mark.needs_limits
 @pytest.mark.parametrize("kilobytes", [200_000, 400_000, 2_000_000])
 def test_ulimit_v(kilobytes):
     code = """

@@ -16,10 +16,9 @@ print(s.statistics())
 
 
 def test_plain_glibc(python):
-    provider, evidence, statistics = python(SHOW).splitlines()
+    provider, evidence, _statistics = python(SHOW).splitlines()
     assert provider == "glibc"
     assert "libc" in evidence
-    assert "allocated=None" not in statistics
 
 
 @pytest.mark.needs_jemalloc
@@ -103,6 +102,7 @@ def test_the_base_class_is_abstract():
         type(alloc.System()).__mro__[1]()
 
 
+@pytest.mark.needs_mallinfo2
 def test_statistics_see_a_large_block():
     system = alloc.System()
     before = system.statistics().allocated

@@ -166,7 +166,7 @@ def sdist(path):
     top = name[: -len(".tar.gz")] + "/"
     if name.startswith("pyalloc"):
         wanted = tracked("src", "tests", "examples", "pyproject.toml", "setup.py", "LICENSE")
-        wanted |= {"README.md", "MANIFEST.in"}
+        wanted |= {"README.md", "MANIFEST.in", "wheels/fast.txt"}
     else:
         base = tracked(JEMALLOC) - {JEMALLOC + ".gitignore"}
         wanted = {p[len(JEMALLOC) :] for p in base}

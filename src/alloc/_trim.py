@@ -178,7 +178,7 @@ def _free_pages(control: Control) -> int:
 
 
 def _trim_glibc() -> int | None:
-    if implementation != "cython" or process.glibc_serves() != 1:
+    if implementation != "cython" or process.describe_malloc() != "glibc":
         return None
     before = resident()
     process.trim_glibc()

@@ -49,6 +49,7 @@ def test_it_agrees_with_the_kernels_own_sum():
 
 @pytest.mark.needs_core
 @pytest.mark.needs_jemalloc
+@pytest.mark.needs_mallinfo2
 def test_orders_that_are_promised(python):
     code = """
 import alloc, sys
@@ -75,6 +76,7 @@ print("ok")
 
 
 @pytest.mark.needs_core
+@pytest.mark.needs_mallinfo2
 def test_it_sees_blocks_of_glibc_and_pymalloc(python):
     figures, parts, text = json.loads(
         python(
@@ -104,6 +106,7 @@ def test_it_says_what_nobody_accounts_for():
 @pytest.mark.needs_core
 @pytest.mark.needs_jemalloc
 @pytest.mark.parametrize("mode", ["arenas", "hybrid", "full"])
+@pytest.mark.needs_mallinfo2
 def test_it_sees_routed_memory(python, mode):
     code = growth(
         "held = [bytearray(2000) for _ in range(10000)], [[i] for i in range(200000)]",
@@ -246,6 +249,7 @@ def test_every_figure_has_its_definition():
 
 
 @pytest.mark.needs_core
+@pytest.mark.needs_mallinfo2
 def test_the_question_does_not_move_glibcs_thresholds(python):
     # Freeing a block with a mapping of its own would let glibc keep megabytes from then on.
     code = """

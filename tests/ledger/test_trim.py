@@ -20,6 +20,7 @@ def never_yet(monkeypatch):
 
 @pytest.mark.needs_core
 @pytest.mark.needs_jemalloc
+@pytest.mark.needs_mallinfo2
 def test_each_part_is_measured(python):
     code = """
 import alloc, ctypes

@@ -27,6 +27,8 @@ typedef struct {
 
 #if defined(__linux__)
 #include <dlfcn.h>
+#include <elf.h>
+#include <link.h>
 #include <fcntl.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
@@ -220,10 +222,50 @@ static const void *alloc_exported_host(void) {
 #endif
 }
 
+/* What a non-PIE executable's own stub of `name` stands for: replaces `found`,
+ * which dladdr found at it, by the first loaded library that defines it, as the
+ * loader does.  1: done; 0: `found` is no stub, or nobody defines it. */
+static int alloc_behind_stub(const char *name, Dl_info *found) {
+    int known = 0;
+#if defined(__linux__) && defined(__GLIBC__) && __SIZEOF_POINTER__ == 8
+    const Elf64_Sym *symbol = NULL;
+    struct link_map *map = NULL;
+    Dl_info info;
+    void *main, *library, *address;
+    address = dlsym(RTLD_DEFAULT, name);
+    if (address == NULL ||
+        dladdr1(address, &info, (void **)(void *)&symbol, RTLD_DL_SYMENT) == 0 ||
+        symbol == NULL || symbol->st_shndx != SHN_UNDEF)
+        return 0;
+    main = dlopen(NULL, RTLD_LAZY | RTLD_NOLOAD);
+    if (main == NULL)
+        return 0;
+    if (dlinfo(main, RTLD_DI_LINKMAP, &map) == 0 && map != NULL)
+        map = map->l_next; /* the first is the executable */
+    for (; map != NULL && !known; map = map->l_next) {
+        library = map->l_name[0] ? dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD) : NULL;
+        if (library == NULL) /* the kernel's, say */
+            continue;
+        /* It may be one of what the library itself needs. */
+        address = dlsym(library, name);
+        if (address != NULL && dladdr(address, &info) != 0 &&
+            (uintptr_t)info.dli_fbase == (uintptr_t)map->l_addr) {
+            *found = info;
+            known = 1;
+        }
+        dlclose(library);
+    }
+    dlclose(main);
+#else
+    (void)name, (void)found;
+#endif
+    return known;
+}
+
 /* Who provides malloc: the file that defines it, and the allocator whose own
  * functions stand in that same file ("" if none known).  In a non-PIE
- * executable malloc resolves to a stub of the executable itself, which hides
- * the true file; there a visible allocator is believed. */
+ * executable malloc resolves to a stub of the executable itself; where the true
+ * file cannot be found behind it, a visible allocator is believed. */
 static void alloc_malloc_provider(char *file, size_t room, const char **allocator) {
     file[0] = 0;
     *allocator = "";
@@ -240,9 +282,10 @@ static void alloc_malloc_provider(char *file, size_t room, const char **allocato
     size_t i;
     if (found == NULL || dladdr(found, &of_malloc) == 0 || of_malloc.dli_fname == NULL)
         return;
-    snprintf(file, room, "%s", of_malloc.dli_fname);
     hidden = dladdr((void *)getauxval(AT_ENTRY), &of_main) != 0 &&
-             of_main.dli_fbase == of_malloc.dli_fbase;
+             of_main.dli_fbase == of_malloc.dli_fbase &&
+             !alloc_behind_stub("malloc", &of_malloc);
+    snprintf(file, room, "%s", of_malloc.dli_fname);
     for (i = 0; i < sizeof marks / sizeof *marks; i++) {
         found = dlsym(RTLD_DEFAULT, marks[i][0]);
         if (found != NULL && dladdr(found, &of_mark) != 0 &&

@@ -150,8 +150,8 @@ def glibc_trouble():
         version = None
     if version is None:
         return "the C library is not glibc"
-    if implementation == "cython" and process.glibc_serves() != 1:
-        return f"glibc does not serve malloc here, {process.describe_malloc()} does"
+    if implementation == "cython" and (name := process.describe_malloc()) != "glibc":
+        return f"glibc does not serve malloc here, {name} does"
     return None
 
 
