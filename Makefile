@@ -167,7 +167,7 @@ wheels: tools-wheels ## dist/: wheels for every CPython here, x86_64 and aarch64
 
 test-wheels: tools-test ## what `make wheels` left in dist/, in clean environments
 	$(call say,the wheels in clean environments)
-	@$(BIN)/python -m pytest wheels/tests/test_installed.py -q $(ARGS)
+	@$(BIN)/python -m pytest wheels/tests/test_installed.py wheels/tests/test_suite.py -q $(ARGS)
 
 test-artefacts: tools-test ## the same as users meet it: sdist, PyPy, PyInstaller, pyarrow, torch ... (index)
 	$(call say,what is in dist/ as users meet it)
