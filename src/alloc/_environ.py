@@ -22,6 +22,7 @@ VALUES = {
     "ALLOC_EMBEDDING": ("standalone", "guest"),
     "ALLOC_IMPLEMENTATION": ("cython", "python"),
     "ALLOC_INSTALL": ("hybrid", "arenas", "full", "off"),
+    "ALLOC_MALLOC_TRIM": ("1", "0"),
     "ALLOC_PRESET": ("balanced", "throughput", "low_memory"),
 }
 """The variables and the values they take."""

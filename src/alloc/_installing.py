@@ -15,6 +15,7 @@ from _thread import RLock
 from . import _default
 from ._environ import environ, value
 from ._locate import jemalloc_library
+from ._probe import process
 from ._record import Record
 from ._select import core_error, implementation
 from .errors import BackendUnavailableError
@@ -239,6 +240,8 @@ def _apply_preset(name: str) -> None:
     _route.control_number("arenas.dirty_decay_ms", decay)
     _route.spare(decay > 0)
     _background(bool(preset["background"]))
+    wanted = decay <= 500 and value(environ, "ALLOC_MALLOC_TRIM") != "0"
+    _route.trim_glibc(wanted and process is not None and process.glibc_serves() == 1)
     _route.huge_pages(name != "low_memory" and _asks_for_huge_pages())
 
 
@@ -427,6 +430,7 @@ def uninstall() -> Installed:
     with _state.lock:
         if _state.since is not None:
             _route.route(())
+            _route.trim_glibc(False)
             _state.python = None
             _state.numpy = False
             _route.numpy_route(False)

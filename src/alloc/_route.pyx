@@ -104,6 +104,10 @@ cdef extern from "_c/keeper.h":
     void keeper_pause "alloc_keeper_pause"() nogil
     void keeper_resume "alloc_keeper_resume"()
     int keeper_background "alloc_keeper_background"(int on)
+    void keeper_glibc "alloc_keeper_glibc"(int on)
+    cdef struct glibc_state:
+        unsigned long trims
+    glibc_state glibc "alloc_glibc"
     size_t keeper_thin_all "alloc_keeper_thin_all"(size_t index)
 
 
@@ -337,6 +341,11 @@ def background(bint on):
         raise OSError(error, "jemalloc has no background threads")
 
 
+def trim_glibc(bint on):
+    """Whether the keeper asks glibc to give back what C libraries have freed."""
+    keeper_glibc(on)
+
+
 def keeping():
     """Whether the keeper's thread is running."""
     return bool(keeper.running)
@@ -462,4 +471,5 @@ def figures():
         "pool_bytes": pools.pages * pools.os_page,
         "looks": keeper.looks,
         "holds": keeper.holds,
+        "glibc_trims": glibc.trims,
     }

@@ -12,6 +12,7 @@
 #define ALLOC_KEEPER_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -150,6 +151,71 @@ static void alloc_keeper_work(unsigned generation) {
     } while (index);
 }
 
+/* What C libraries take from glibc's malloc themselves stays in its heaps when they
+ * free it.  malloc_trim() gives such pages back, but it walks all free blocks, holding
+ * the lock of one heap after the other: 50 ms and more for 250,000 of them.  So it is
+ * asked only when nothing has moved in Python, when what is resident has risen or fallen
+ * since the last time, and so seldom that it takes one part in 50 of a core at most. */
+static struct {
+    int (*trim)(size_t); /* NULL: not to be done */
+    size_t least, most;  /* resident bytes that were seen since the last time */
+    int64_t next;        /* ns: not before */
+    unsigned long trims;
+} alloc_glibc;
+
+#define ALLOC_TRIM_CHANGE ((size_t)8 << 20)
+#define ALLOC_TRIM_MOST_OFTEN ((int64_t)500000000)
+#define ALLOC_TRIM_SHARE 50
+
+/* Linux: statm.  0: not known. */
+static size_t alloc_keeper_resident(void) {
+    char text[128];
+    unsigned long all, resident = 0;
+    int file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    ssize_t got = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    if (file >= 0)
+        close(file);
+    text[got > 0 ? got : 0] = 0;
+    if (sscanf(text, "%lu %lu", &all, &resident) != 2)
+        return 0;
+    return (size_t)resident * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static void alloc_keeper_trim_glibc(int idle) {
+    int (*trim)(size_t) = __atomic_load_n(&alloc_glibc.trim, __ATOMIC_ACQUIRE);
+    size_t now;
+    int64_t began;
+    if (trim == NULL || (now = alloc_keeper_resident()) == 0)
+        return;
+    if (now < alloc_glibc.least)
+        alloc_glibc.least = now;
+    if (now > alloc_glibc.most)
+        alloc_glibc.most = now;
+    began = alloc_now_ns();
+    if (!idle || alloc_glibc.most - alloc_glibc.least < ALLOC_TRIM_CHANGE ||
+        began < alloc_glibc.next)
+        return;
+    trim(0);
+    alloc_glibc.trims++;
+    alloc_glibc.least = alloc_glibc.most = alloc_keeper_resident();
+    if (now >= alloc_glibc.least + ALLOC_TRIM_CHANGE) /* what is freed does not show: again */
+        alloc_glibc.most = alloc_glibc.least + ALLOC_TRIM_CHANGE;
+    alloc_glibc.next = alloc_now_ns();
+    began = (alloc_glibc.next - began) * ALLOC_TRIM_SHARE;
+    alloc_glibc.next += began > ALLOC_TRIM_MOST_OFTEN ? began : ALLOC_TRIM_MOST_OFTEN;
+}
+
+static void alloc_keeper_glibc(int on) {
+    int (*trim)(size_t) = NULL;
+#if defined(__GLIBC__)
+    if (on)
+        *(void **)&trim = dlsym(RTLD_DEFAULT, "malloc_trim");
+#endif
+    if (on)
+        alloc_glibc.least = alloc_glibc.most = alloc_keeper_resident();
+    __atomic_store_n(&alloc_glibc.trim, trim, __ATOMIC_RELEASE);
+}
+
 /* One look, without the lock.  Returns how long it took, in ms times the share. */
 static int64_t alloc_keeper_round(unsigned generation, int *busy) {
     int64_t took;
@@ -161,14 +227,16 @@ static int64_t alloc_keeper_round(unsigned generation, int *busy) {
     *busy |= alloc_chunks.dirty.count != 0;
     pthread_mutex_unlock(&alloc_chunks.lock);
     *busy |= alloc_spare_look();
-    if (!alloc_pools.known)
-        return 0;
-    took = alloc_now_ns();
-    marked = alloc_keeper_look(&moved);
-    took = (alloc_now_ns() - took) / 1000000 * ALLOC_LOOK_SHARE;
-    if (marked)
-        alloc_keeper_work(generation);
-    *busy |= moved;
+    took = 0;
+    if (alloc_pools.known) {
+        took = alloc_now_ns();
+        marked = alloc_keeper_look(&moved);
+        took = (alloc_now_ns() - took) / 1000000 * ALLOC_LOOK_SHARE;
+        if (marked)
+            alloc_keeper_work(generation);
+        *busy |= moved;
+    }
+    alloc_keeper_trim_glibc(!moved);
     return took;
 }
 

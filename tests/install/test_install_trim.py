@@ -1,0 +1,51 @@
+"""The keeper asks glibc to give back what C libraries have freed."""
+
+import os
+
+import pytest
+
+pytestmark = [
+    pytest.mark.needs_core,
+    pytest.mark.needs_jemalloc,
+    pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="glibc only"),
+]
+
+CODE = """
+import alloc, alloc._route, ctypes, time
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p; libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def trims(): return alloc._route.figures()['glibc_trims']
+def library():
+    "What a C library does: 60 MB, of which the last block stays, so that no end is free."
+    blocks = [libc.malloc(1000) for _ in range(60_000)]
+    for block in blocks: ctypes.memset(block, 1, 1000)
+    before = rss()
+    for block in blocks[:-1]: libc.free(block)
+    return before
+alloc.install(numpy=False, **OPTIONS)
+before = library()
+for _ in range(200):
+    time.sleep(0.1)
+    if rss() < before - 40: break
+    if not WANTED and _ > 20: break
+print(rss() < before - 40, trims() > 0)
+"""
+
+
+def test_what_libraries_freed_goes_back_by_itself(run):
+    assert run("OPTIONS, WANTED = {}, True\n" + CODE) == "True True"
+
+
+@pytest.mark.parametrize(
+    "options, env",
+    [({}, {"ALLOC_MALLOC_TRIM": "0"}), ({"preset": "throughput"}, {})],
+    ids=["variable", "throughput"],
+)
+def test_it_can_be_switched_off(run, options, env):
+    assert run(f"OPTIONS, WANTED = {options}, False\n" + CODE, env=env) == "False False"
+
+
+def test_uninstall_ends_it(run):
+    code = CODE.replace("before = library()", "alloc.uninstall(); before = library()")
+    assert run("OPTIONS, WANTED = {}, False\n" + code) == "False False"
