@@ -20,7 +20,7 @@ UB = -fsanitize=undefined -fno-sanitize-recover=undefined
 say = @printf '\n==> %s\n' "$(1)"
 need = @command -v $(1) >/dev/null || { echo 'error: no $(1) (Debian: apt-get install $(2))'; exit 1; }
 
-.PHONY: sanitize analyzer asan corpus threads valgrind fuzz
+.PHONY: sanitize analyzer asan corpus threads valgrind musl fuzz
 sanitize: analyzer corpus threads valgrind asan
 
 $(OUT):
@@ -57,6 +57,14 @@ corpus: $(OUT)/corpus
 threads: $(OUT)/threads
 	$(call say,threads on the C tables - TSan)
 	@TSAN_OPTIONS=halt_on_error=1:exitcode=9 setarch -R $(OUT)/threads
+
+# --- the C tables over musl's malloc, under musl's loader: not part of `sanitize` --------
+musl: | $(OUT)
+	$(call need,musl-gcc,musl-tools)
+	$(call say,the C tables on musl: the corpus and threads)
+	@musl-gcc $(COMPILE) -O1 -DSTANDALONE $(HERE)/table.c -o $(OUT)/musl-table
+	@musl-gcc $(COMPILE) -O1 $(HERE)/threads.c -o $(OUT)/musl-threads -pthread
+	@$(OUT)/musl-table $(HERE)/corpus/table/* && $(OUT)/musl-threads
 
 # Undefined values are looked for in C only: CPython 3.11 computes with them itself
 # (_PyLong_FromByteArray), and what it derives from them shows everywhere.
