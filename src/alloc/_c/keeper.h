@@ -160,6 +160,7 @@ static struct {
     int (*trim)(size_t); /* NULL: not to be done */
     size_t least, most;  /* resident bytes that were seen since the last time */
     int64_t next;        /* ns: not before */
+    int64_t later, wait; /* ns: then again, as what is freed does not show; 0: not at all */
     unsigned long trims;
 } alloc_glibc;
 
@@ -185,6 +186,7 @@ static void alloc_keeper_trim_glibc(int idle) {
     int (*trim)(size_t) = __atomic_load_n(&alloc_glibc.trim, __ATOMIC_ACQUIRE);
     size_t now;
     int64_t began;
+    int changed;
     if (trim == NULL || (now = alloc_keeper_resident()) == 0)
         return;
     if (now < alloc_glibc.least)
@@ -192,15 +194,20 @@ static void alloc_keeper_trim_glibc(int idle) {
     if (now > alloc_glibc.most)
         alloc_glibc.most = now;
     began = alloc_now_ns();
-    if (!idle || alloc_glibc.most - alloc_glibc.least < ALLOC_TRIM_CHANGE ||
-        began < alloc_glibc.next)
+    changed = alloc_glibc.most - alloc_glibc.least >= ALLOC_TRIM_CHANGE;
+    if (!idle || began < alloc_glibc.next ||
+        !(changed || (alloc_glibc.later && began >= alloc_glibc.later)))
         return;
     trim(0);
     alloc_glibc.trims++;
     alloc_glibc.least = alloc_glibc.most = alloc_keeper_resident();
-    if (now >= alloc_glibc.least + ALLOC_TRIM_CHANGE) /* what is freed does not show: again */
-        alloc_glibc.most = alloc_glibc.least + ALLOC_TRIM_CHANGE;
+    changed |= now >= alloc_glibc.least + ALLOC_TRIM_CHANGE;
+    if (changed)
+        alloc_glibc.wait = 1000000000;
+    else if (alloc_glibc.wait < 60000000000)
+        alloc_glibc.wait *= 2;
     alloc_glibc.next = alloc_now_ns();
+    alloc_glibc.later = alloc_glibc.next + alloc_glibc.wait;
     began = (alloc_glibc.next - began) * ALLOC_TRIM_SHARE;
     alloc_glibc.next += began > ALLOC_TRIM_MOST_OFTEN ? began : ALLOC_TRIM_MOST_OFTEN;
 }
