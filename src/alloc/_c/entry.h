@@ -12,12 +12,6 @@
 #include "block.h"
 #include "jemalloc.h"
 
-#define ALLOC_LIKELY(x) __builtin_expect(!!(x), 1)
-#if defined(_MSC_VER)
-#undef ALLOC_LIKELY
-#define ALLOC_LIKELY(x) (x)
-#endif
-
 static struct {
     void *native; /* the allocator of module-level calls, borrowed; NULL: look it up.
                    * An alloc_native, which Cython's code knows as an object. */

@@ -71,7 +71,7 @@ static void *alloc_je_alloc(void *ctx, size_t size, size_t align) {
     void *ptr;
     if (ALLOC_UNLIKELY(alloc_je.exhausted) && (ptr = alloc_sys_alloc(ctx, size, align)) != NULL)
         return ptr;
-    if (align <= ALLOC_DEFAULT_ALIGN)
+    if (ALLOC_LIKELY(align <= ALLOC_DEFAULT_ALIGN))
         ptr = alloc_je.malloc(alloc_je_size(size, align));
     else
         ptr = alloc_je.mallocx(size, alloc_je_flags(align));
@@ -85,7 +85,7 @@ static void *alloc_je_alloc_zeroed(void *ctx, size_t size, size_t align) {
     if (ALLOC_UNLIKELY(alloc_je.exhausted) &&
         (ptr = alloc_sys_alloc_zeroed(ctx, size, align)) != NULL)
         return ptr;
-    if (align <= ALLOC_DEFAULT_ALIGN)
+    if (ALLOC_LIKELY(align <= ALLOC_DEFAULT_ALIGN))
         ptr = alloc_je.calloc(1, alloc_je_size(size, align));
     else
         ptr = alloc_je.mallocx(size, alloc_je_flags(align) | ALLOC_JE_ZERO);

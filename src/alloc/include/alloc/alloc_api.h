@@ -120,7 +120,7 @@ static inline void *alloc_grant_zeroed(const alloc_table *t, size_t size, size_t
 
 /* Give back what `t` granted, with the granted layout.  Nothing for NULL. */
 static inline void alloc_release(const alloc_table *t, void *ptr, size_t size, size_t align) {
-    if (ptr != NULL && size != 0)
+    if (!ALLOC_RARELY(ptr == NULL || size == 0))
         t->dealloc(t->ctx, ptr, size, align);
 }
 
