@@ -200,7 +200,10 @@ def copied(folder):
 
 
 def compare(out, stamp):
-    """Build all of it again, jemalloc too, in another folder; stop if a byte differs."""
+    """Build all of it again, jemalloc too, in another folder; stop if a byte differs.
+
+    zig's caches are in that folder too, and new: no object of the first build is in it.
+    """
     elsewhere = os.path.join(WORK, "elsewhere")
     copied(elsewhere)
     again = os.path.join(WORK, "again")

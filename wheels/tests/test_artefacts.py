@@ -224,6 +224,7 @@ def test_the_pure_wheel_on_pypy(tmp_path):
 
 FROZEN = """
 import alloc
+assert alloc.__version__
 alloc.install()
 big = bytes(100_000)
 assert alloc.verify(), alloc.verify()
@@ -233,15 +234,28 @@ alloc.trim()
 
 
 def test_in_a_pyinstaller_application(new):
-    """The folder alone is enough: the environment is gone when it runs."""
+    """By the packages' own hooks.  The folder alone is enough: the environment is gone."""
     new.install("pyalloc[jemalloc]")
     new.index("pyinstaller>=6.6")
     (new.empty / "app.py").write_text(FROZEN)
-    whole = ["--collect-all=alloc", "--collect-all=jemalloc_sys"]  # what is loaded by name
-    new.command(new.python, "-m", "PyInstaller", "--onedir", "--noconfirm", *whole, "app.py")
+    new.command(new.python, "-m", "PyInstaller", "--onedir", "--noconfirm", "app.py")
     (new.folder / "venv").rename(new.folder / "away")
     said = new.command(new.empty / "dist" / "app" / "app")
     assert said == "jemalloc standalone True"
+    folder = {path.name for path in (new.empty / "dist" / "app" / "_internal").rglob("*")}
+    assert "COPYING.jemalloc" in folder
+    assert not folder & {"hypothesis", "pytest", "libjemalloc_pic.a", "jemalloc.h"}
+
+
+def test_in_a_pyinstaller_application_alone(new):
+    """Without jemalloc-sys: System, in one file; and the command line inside."""
+    new.install("pyalloc")
+    new.index("pyinstaller>=6.6")
+    (new.empty / "app.py").write_text(SHOW + "from alloc.cli import main\nmain(['info'])\n")
+    new.command(new.python, "-m", "PyInstaller", "--onefile", "--noconfirm", "app.py")
+    (new.folder / "venv").rename(new.folder / "away")
+    said = new.command(new.empty / "dist" / "app")
+    assert said.startswith(f"cython system {ALONE}") and "implementation cython" in said, said
 
 
 # --- next to packages that bring an allocator along
