@@ -98,6 +98,26 @@ def builder(version, interpreter):
     return python
 
 
+def multiarch(python):
+    """-I for a Python whose pyconfig.h is in a folder of its architecture, as Debian has it.
+
+    The compiler does not look into this system's folders.  Both architectures get the
+    file of this machine, which is what every other Python here gives them.
+    """
+    ask = "import sysconfig; print(sysconfig.get_paths()['include'])"
+    include = run([python, "-c", ask]).strip()
+    name, machine = os.path.basename(include), os.uname().machine + "-linux-gnu"
+    own = os.path.join(os.path.dirname(include), machine, name)
+    if not os.path.exists(os.path.join(own, "pyconfig.h")):
+        return ""
+    place = os.path.join(WORK, "include-" + name)
+    shutil.rmtree(place, ignore_errors=True)
+    for arch in ARCHES:
+        os.makedirs(os.path.join(place, arch + "-linux-gnu"))
+        os.symlink(own, os.path.join(place, arch + "-linux-gnu", name))
+    return "-I" + place
+
+
 def plain_tar(path, stamp):
     """Write an sdist again with nothing in it that differs from run to run."""
     with tarfile.open(path) as archive:
@@ -258,6 +278,7 @@ def main():
                 environ = {"SETUPTOOLS_EXT_SUFFIX": suffix, "ALLOC_CORE": "require"}
                 environ.update(compiler(arch), SOURCE_DATE_EPOCH=stamp)
                 python = builder(version, interpreter)
+                environ["CPPFLAGS"] = multiarch(python)
                 wheel(python, tree, raw, f"pyalloc-{version}-{arch}", **environ)
                 tagged(raw, options.out, arch, stamp)
     if options.only != "pyalloc":
