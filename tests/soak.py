@@ -28,8 +28,9 @@ import time
 import tracemalloc
 import warnings
 
+from soak_held import KINDS, MIB, Arrays, Buffers, Interpreters, Objects, Store, Wrong, pattern
+
 HANG = 900  # seconds without an action; machines are suspended now and then
-MIB = 1 << 20
 FAULTS = ("leak", "objects", "corruption", "zombie", "thread", "crash", "child")
 MODES = ("hybrid", "arenas", "full", False)
 PRESETS = ("balanced", "throughput", "low_memory")
@@ -37,7 +38,7 @@ PRESETS = ("balanced", "throughput", "low_memory")
 BOUNDS = {
     "blocks of jemalloc": 5000,
     "bytes of jemalloc": MIB,
-    "blocks of pymalloc": 5000,
+    "blocks of pymalloc": 5000,  # and DRIFT
     "bytes of pymalloc's arenas": 16 * MIB,
     "bytes of glibc": MIB,
     "resident bytes": 16 * MIB,
@@ -49,152 +50,9 @@ BOUNDS = {
 NumPy's arrays, chunks have the arenas, glibc and pymalloc what is not routed.  CPython's
 own dicts and caches move from one to another as they grow; one survivor pins an arena."""
 
-
-class Wrong(Exception):
-    """Contents, a status or a statistic that is not what it has to be."""
-
-
-def pattern(key, size):
-    """``size`` bytes that tell of their ``key`` and of their place."""
-    return (b"%016x" % (key * 0x9E3779B97F4A7C15 % (1 << 64)) * (size // 16 + 1))[:size]
-
-
-class Store:
-    """Objects with known contents; one thread's at a time."""
-
-    def __init__(self, seed, most=150):
-        self.chance, self.most = random.Random(seed), most
-        self.held = []
-
-    def make(self):
-        """Something new: what checks it, and itself."""
-        chance = self.chance
-        key, size = chance.randrange(1 << 30), int(2 ** chance.uniform(0, 17))
-        kind = chance.choice(KINDS)
-        if chance.random() < 0.01:
-            size = chance.randrange(MIB, 12 * MIB) if kind in LARGE else size
-        return kind, key, size, kind.make(key, size)
-
-    def step(self):
-        """Make, change, or check and drop one."""
-        chance = self.chance
-        if len(self.held) < self.most and chance.random() < 0.55:
-            self.held.append(self.make())
-        elif self.held:
-            at = chance.randrange(len(self.held))
-            kind, key, size, what = self.held[at]
-            kind.check(key, size, what)
-            if chance.random() < 0.5 and kind.resize:
-                size = max(1, int(size * chance.choice((0.3, 0.9, 1.1, 3)))) % (16 * MIB)
-                self.held[at] = kind, key, size, kind.resize(key, size, what)
-            else:
-                self.held[at] = self.held[-1]
-                self.held.pop()
-
-    def check(self):
-        for kind, key, size, what in self.held:
-            kind.check(key, size, what)
-
-    def clear(self):
-        self.check()
-        self.held.clear()
-
-
-class Buffers:
-    """RAW in `hybrid`: larger than 512 bytes, or changing their size."""
-
-    def make(key, size):
-        return bytearray(pattern(key, size))
-
-    def check(key, size, what):
-        if what != pattern(key, size):
-            raise Wrong(f"a buffer of {size} bytes has other contents")
-
-    def resize(key, size, what):
-        del what[size:]
-        if len(what) < size:
-            what.extend(pattern(key, size)[len(what) :])
-        return what
-
-
-class Texts(Buffers):
-    def make(key, size):
-        return pattern(key, size).decode()
-
-    def check(key, size, what):
-        Buffers.check(key, size, what.encode())
-
-    resize = None
-
-
-class Objects:
-    """Small ones, many at a time."""
-
-    def make(key, size):
-        return [(key + i, str(key + i)) for i in range(size % 500)], {key + i: i for i in range(9)}
-
-    def check(key, size, what):
-        tuples, numbers = what
-        right = all(a == key + i and b == str(a) for i, (a, b) in enumerate(tuples))
-        if not right or len(tuples) != size % 500 or numbers != {key + i: i for i in range(9)}:
-            raise Wrong("objects have other contents")
-
-    resize = None
-
-
-class Arrays:
-    """NumPy's, where it is."""
-
-    numpy = None
-
-    def make(key, size):
-        return Arrays.numpy.arange(key, key + size // 8 + 1) + 1
-
-    def check(key, size, what):
-        if not (what == Arrays.numpy.arange(key + 1, key + size // 8 + 2)).all():
-            raise Wrong(f"an array of {size} bytes has other contents")
-
-    def resize(key, size, what):
-        what.resize(size // 8 + 1, refcheck=False)
-        what[:] = Arrays.numpy.arange(key + 1, key + size // 8 + 2)
-        return what
-
-
-KINDS = [Buffers, Texts, Objects]
-LARGE = [Buffers, Texts, Arrays]
-
-
-class Interpreters:
-    """Subinterpreters, by whichever module this Python has."""
-
-    code = (
-        "held = [{'k': (i, str(i), [i] * (i % 70))} for i in range(3000)]\n"
-        "assert all(h['k'][1] == str(i) for i, h in enumerate(held))\n"
-        "del held[::2]; big = [bytes(n * 9) for n in range(700)]; del held, big\n"
-    )
-
-    def __init__(self):
-        try:
-            import _interpreters as module
-        except ImportError:
-            import _xxsubinterpreters as module
-        self.module = module
-        self.isolated = sys.version_info >= (3, 12)  # with a lock of its own
-
-    def run(self, isolated):
-        # While tracemalloc traces, CPython 3.9 to 3.11 waits for ever when another
-        # interpreter is made (PyGILState_Ensure in _PyConfig_Copy), and 3.12 aborts.
-        tracemalloc.stop()
-        module = self.module
-        if hasattr(module, "exec"):
-            number = module.create("isolated" if isolated else "legacy")
-            failed = module.exec(number, self.code)
-        else:
-            number = module.create(isolated=isolated)
-            failed = module.run_string(number, self.code)
-        module.destroy(number)
-        if failed:
-            raise Wrong(f"in a subinterpreter: {failed}")
+DRIFT = 20
+"""CPython's counter of pymalloc's large blocks is off by some that were live when the mode
+changed (_c/route.h): for each install().  Lost objects show in the arenas as well."""
 
 
 def wait_for(child, right):
@@ -318,7 +176,15 @@ class Soak:
         time.sleep(self.chance.random() * 0.8)
 
     def trace(self):
-        if tracemalloc.is_tracing():
+        """In a child up to 3.12, where CPython's tracemalloc.stop() leaves every stack it has
+        seen behind (benchmarks/rss/tracemalloc_stop.py)."""
+        if sys.version_info < (3, 13):
+            seed = self.new_seed()
+            child = os.fork()
+            if child == 0:
+                self.be_child(seed, 17, traced=True)
+            wait_for(child, 17)
+        elif tracemalloc.is_tracing():
             tracemalloc.stop()
         else:
             tracemalloc.start(self.chance.randrange(1, 5))
@@ -350,7 +216,7 @@ class Soak:
             return
         wait_for(child, right)
 
-    def be_child(self, seed, status, interpreters=0):
+    def be_child(self, seed, status, interpreters=0, traced=False):
         """Go on working; end with ``status``, or return where it is 0."""
         faulthandler.enable()
         try:
@@ -358,6 +224,13 @@ class Soak:
             held = [pattern(seed, n) for n in range(600)]
             self.failures.clear()
             self.store.check()
+            if traced:
+                tracemalloc.start(chance.randrange(1, 5))
+                self.steps()
+                self.install()
+                self.visitors()
+                if chance.random() < 0.5:
+                    tracemalloc.stop()
             for name in chance.sample(("install", "uninstall", "trim", "steps", "visitors"), 3):
                 getattr(self, name)()
             for _ in range(interpreters):
@@ -453,28 +326,35 @@ class Soak:
         self.turnover()
         for name in list(ACTIONS) * 3:
             self.act(name)
+        self.go_on(seconds / 8, alive)  # caches grow to the size this work needs
         self.quiet()
         baseline = self.statistics()
         print(f"soak: seed {self.seed}, warm after {time.monotonic() - begin:.0f} s", flush=True)
         self.turnover()
+        self.go_on(seconds, alive, planting=True)
+        self.quiet()
+        self.compare(baseline)
+
+    def go_on(self, seconds, alive, planting=False):
         begin = said = time.monotonic()
         names, weights = list(ACTIONS), list(ACTIONS.values())
         while time.monotonic() < begin + seconds:
             self.act(self.chance.choices(names, weights)[0])
-            self.plant()
+            if planting:
+                self.plant()
             os.utime(alive)
             if time.monotonic() > said + 60:
                 said = time.monotonic()
                 print(f"{said - begin:6.0f} s, {sum(self.counts.values())} actions, "
                       f"{len(self.store.held)} held", flush=True)  # fmt: skip
-        self.quiet()
-        self.compare(baseline)
 
     def compare(self, baseline):
         """Wait for what ends by itself; then all has to be within its bound."""
+        allowed = dict(BOUNDS)
+        allowed["blocks of pymalloc"] += DRIFT * self.counts["install"]
         for _ in range(20):
             now = self.statistics()
-            over = [k for k in BOUNDS if now[k] - baseline[k] > BOUNDS[k]]
+            over = [k for k in BOUNDS if now[k] - baseline[k] > allowed[k]]
             if not over:
                 break
             time.sleep(0.3)
@@ -482,7 +362,7 @@ class Soak:
         print(f"{'':<28}{'baseline':>14}{'end':>14}{'above':>14}{'allowed':>14}")
         for name in BOUNDS:
             print(f"{name:<28}{baseline[name]:>14,}{now[name]:>14,}"
-                  f"{now[name] - baseline[name]:>14,}{BOUNDS[name]:>14,}")  # fmt: skip
+                  f"{now[name] - baseline[name]:>14,}{allowed[name]:>14,}")  # fmt: skip
         if over:
             raise Wrong("not back at the baseline: " + ", ".join(over))
 
