@@ -8,6 +8,7 @@ A test whose component is missing fails.  A run without a component says so:
 """
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,10 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     for name, what in COMPONENTS.items():
         config.addinivalue_line("markers", f"needs_{name}: needs {what}")
+    # A shell starts its background jobs with SIGINT ignored, and programs inherit that:
+    # tests that interrupt one would wait for ever.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     expected = config.getoption("--implementation")
     if alloc.implementation != expected:
         raise pytest.UsageError(

@@ -3,11 +3,13 @@
 import gc
 
 import pytest
-from broken import FAULTS
+from broken import FAULTS, Races
 from hypothesis import HealthCheck, Phase, settings
 from pool import Pool
 
 import alloc.testing
+from alloc.testing._threads import check_threads
+from alloc.testing.capabilities import Capabilities
 
 # The allocator that is broken here knows of exported buffers by reference counts.
 pytestmark = pytest.mark.needs_cpython
@@ -45,6 +47,15 @@ def test_caught(kind):
     # What is broken breaks in its finalizers, too: here, and not in a later test.
     del caught
     gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_race_is_found_every_time():
+    """Threads must really run in each other's calls: half of these were missed once."""
+    for _ in range(10):
+        with pytest.raises(alloc.testing.ConformanceError):
+            check_threads(Races(), Capabilities())
+        gc.collect()
 
 
 def test_at_least_ten_faults():

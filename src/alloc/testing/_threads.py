@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 JITTER = 0.02
 """How often a thread steps aside at a call, which brings races of Python code to light."""
 
+ASIDE = 1e-6
+"""Seconds that it does so.  Not 0: the kernel then returns before another thread has run."""
+
 SIZES = (1, 16, 24, 64, 64, 64, 100, 256, 1024, 4096)
 
 
@@ -110,7 +113,7 @@ def check_threads(
 
         def step_aside(frame: object, event: str, argument: object) -> None:
             if event == "call" and dice.random() < JITTER:
-                time.sleep(0)
+                time.sleep(ASIDE)
 
         if sys.getprofile() is None:
             sys.setprofile(step_aside)
