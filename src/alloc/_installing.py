@@ -241,7 +241,7 @@ def _apply_preset(name: str) -> None:
     _route.spare(decay > 0)
     _background(bool(preset["background"]))
     wanted = decay <= 500 and value(environ, "ALLOC_MALLOC_TRIM") != "0"
-    _route.trim_glibc(wanted and process is not None and process.glibc_serves() == 1)
+    _route.trim_glibc(wanted and process is not None and process.describe_malloc() == "glibc")
     _route.huge_pages(name != "low_memory" and _asks_for_huge_pages())
 
 
