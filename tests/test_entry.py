@@ -136,6 +136,29 @@ def test_a_block_without_an_allocator_is_a_freed_one():
         alloc.Block()
 
 
+def test_free_takes_nothing_and_says_so():
+    block = alloc.allocate(8)
+    for args, names in (((1,), {}), ((), {"now": True})):
+        with pytest.raises(TypeError):
+            block.free(*args, **names)
+    assert not block.freed
+    with pytest.raises(TypeError):
+        alloc.Block.free(8)
+    alloc.Block.free(block)
+    assert block.freed and alloc.Block.free.__name__ == "free"
+
+
+def test_the_last_block_keeps_its_allocator_to_the_end():
+    """A pool's chunks go home with the pool: its block is given back before that."""
+    upstream = alloc.adaptors.Statistics(alloc.System())
+    for end in (lambda block: None, lambda block: block.free()):
+        block = alloc.Pool(64, upstream=upstream).allocate(64)
+        end(block)
+        assert upstream.statistics().blocks == 1
+        del block
+        assert upstream.statistics().blocks == 0
+
+
 def test_no_memory_is_told_once_and_loses_nothing():
     for home in (alloc, alloc.System()):
         with pytest.raises(alloc.AllocError) as caught:

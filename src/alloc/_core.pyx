@@ -40,7 +40,7 @@ cdef extern from "_c/entry.h":
     int adopt_block "alloc_block_adopt"(PyTypeObject *type, object block, void *ptr,
                                         void *exports) except -1
     int ENTRIES "ALLOC_ENTRIES"
-    int quicken "alloc_entry_quicken"(dict names, PyTypeObject *native)
+    int quicken "alloc_entry_quicken"(dict names, PyTypeObject *native) except -1
     void forget_entry "alloc_entry_forget"()
 
 

@@ -10,7 +10,7 @@
 #include <Python.h>
 #include <string.h>
 
-#include "alloc/alloc.h"
+#include "system.h"
 
 /* An allocator behind a table; `cdef class NativeAllocator`. */
 typedef struct {
@@ -41,59 +41,89 @@ static alloc_block_object *alloc_blocks[ALLOC_BLOCKS_KEPT];
 static int alloc_blocks_kept;
 #endif
 
-/* A block without an owner and with undefined fields, or NULL with MemoryError. */
-static inline alloc_block_object *alloc_block_take(void) {
+static inline int alloc_blocks_at_hand(void) {
 #if ALLOC_BLOCKS_KEPT
-    if (alloc_blocks_kept > 0) {
-        alloc_block_object *block = alloc_blocks[--alloc_blocks_kept];
+    return alloc_blocks_kept > 0;
+#else
+    return 0;
+#endif
+}
+
+#if defined(_MSC_VER)
+#define ALLOC_APART
+#else
+#define ALLOC_APART __attribute__((noinline)) /* keeps what is left free of saved registers */
+#endif
+
+/* A block without memory that owns a new reference to `owner`, or NULL with MemoryError.
+ * The caller fills in `ptr`: until then it is a freed one. */
+static inline alloc_block_object *alloc_block_new(alloc_native *owner, const alloc_table *table,
+                                                  size_t size, size_t align) {
+    alloc_block_object *block;
+#if ALLOC_BLOCKS_KEPT
+    if (ALLOC_LIKELY(alloc_blocks_kept > 0)) {
+        block = alloc_blocks[--alloc_blocks_kept];
 #if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS) || PY_VERSION_HEX >= 0x030E0000
         _Py_NewReference((PyObject *)block);
 #else
         Py_SET_REFCNT((PyObject *)block, 1);
 #endif
-        return block;
-    }
+    } else
 #endif
-    return (alloc_block_object *)alloc_block_type->tp_alloc(alloc_block_type, 0);
-}
-
-/* A block that owns `ptr`, with a reference to `owner` that the caller gives away; or
- * NULL with MemoryError, and then the caller keeps both. */
-static inline PyObject *alloc_block_new(alloc_native *owner, const alloc_table *table, void *ptr,
-                                        size_t size, size_t align) {
-    alloc_block_object *block = alloc_block_take();
-    if (block == NULL)
-        return NULL;
+    {
+        block = (alloc_block_object *)alloc_block_type->tp_alloc(alloc_block_type, 0);
+        if (block == NULL)
+            return NULL;
+    }
+    Py_INCREF((PyObject *)owner);
     block->owner = (PyObject *)owner;
     block->table = table;
-    block->ptr = ptr;
+    block->ptr = NULL;
     block->nbytes = size;
     block->alignment = align;
-    block->exports = 0;
-    block->weak = NULL;
-    return (PyObject *)block;
+    return block; /* new or kept, it has no buffers out and no weak references */
 }
 
-/* tp_dealloc.  No exception is saved around it: a slot of a table raises none. */
-static void alloc_block_dealloc(PyObject *self) {
-    alloc_block_object *block = (alloc_block_object *)self;
-    PyObject *owner = block->owner;
-    PyTypeObject *type;
+/* What is not ordinary: weak references, no room among the kept, the owner's end. */
+static ALLOC_APART void alloc_block_dealloc_rest(alloc_block_object *block) {
+    PyObject *self = (PyObject *)block, *owner = block->owner;
+    PyTypeObject *type = Py_TYPE(self);
     if (block->weak != NULL)
         PyObject_ClearWeakRefs(self);
     if (block->ptr != NULL && block->ptr != ALLOC_EMPTY)
         block->table->dealloc(block->table->ctx, block->ptr, block->nbytes, block->alignment);
 #if ALLOC_BLOCKS_KEPT
-    if (alloc_blocks_kept < ALLOC_BLOCKS_KEPT && Py_TYPE(self) == alloc_block_type) {
+    if (alloc_blocks_kept < ALLOC_BLOCKS_KEPT && type == alloc_block_type) {
         alloc_blocks[alloc_blocks_kept++] = block;
         Py_XDECREF(owner); /* last: it may run anything */
         return;
     }
 #endif
-    type = Py_TYPE(self);
     type->tp_free(self);
     Py_DECREF((PyObject *)type);
     Py_XDECREF(owner);
+}
+
+/* tp_dealloc.  No exception is saved around it: a slot of a table raises none.  The
+ * object is kept first, and the memory goes last: a jump to the table's slot. */
+static void alloc_block_dealloc(PyObject *self) {
+    alloc_block_object *block = (alloc_block_object *)self;
+#if ALLOC_BLOCKS_KEPT
+    PyObject *owner = block->owner;
+    void *ptr = block->ptr;
+    /* While others hold the owner, its table lives. */
+    if (ALLOC_LIKELY(block->weak == NULL && alloc_blocks_kept < ALLOC_BLOCKS_KEPT &&
+                     Py_TYPE(self) == alloc_block_type && owner != NULL &&
+                     Py_REFCNT(owner) > 1)) {
+        const alloc_table *table = block->table;
+        alloc_blocks[alloc_blocks_kept++] = block;
+        Py_DECREF(owner);
+        if (ptr != NULL && ptr != ALLOC_EMPTY)
+            table->dealloc(table->ctx, ptr, block->nbytes, block->alignment);
+        return;
+    }
+#endif
+    alloc_block_dealloc_rest(block);
 }
 
 /* Make `type` the type of blocks.  `block` is one, with these fields at these

@@ -68,28 +68,31 @@ static inline uintptr_t alloc_quick_address(PyObject *object) {
 typedef PyObject *(*alloc_fast_function)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 
 static struct {
-    alloc_fast_function allocate, native_allocate, malloc, native_malloc, free, native_free;
+    alloc_fast_function allocate, native_allocate, malloc, native_malloc, free, native_free,
+        block_free;
 } alloc_slow;
 
+static ALLOC_APART PyObject *alloc_quick_refused(alloc_block_object *block) {
+    alloc_now.refuse(block->table, block->nbytes, block->alignment);
+    Py_DECREF((PyObject *)block);
+    return NULL;
+}
+
+/* The object first: then it alone has to be kept over the call, which may run anything,
+ * also what drops the allocator. */
 static inline PyObject *alloc_quick_block(void *object, size_t size, size_t align, int zeroed) {
     alloc_native *owner = object;
     const alloc_table *table = owner->table;
+    alloc_block_object *block = alloc_block_new(owner, table, size, align);
     void *ptr;
-    Py_INCREF((PyObject *)owner); /* first: a table may run anything, also what drops it */
+    if (ALLOC_UNLIKELY(block == NULL))
+        return NULL;
     ptr = zeroed ? table->alloc_zeroed(table->ctx, size, align)
                  : table->alloc(table->ctx, size, align);
-    PyObject *block;
-    if (ALLOC_UNLIKELY(ptr == NULL)) {
-        alloc_now.refuse(table, size, align);
-        block = NULL;
-    } else {
-        block = alloc_block_new(owner, table, ptr, size, align);
-        if (ALLOC_UNLIKELY(block == NULL))
-            table->dealloc(table->ctx, ptr, size, align);
-    }
-    if (ALLOC_UNLIKELY(block == NULL))
-        Py_DECREF((PyObject *)owner);
-    return block;
+    if (ALLOC_UNLIKELY(ptr == NULL))
+        return alloc_quick_refused(block);
+    block->ptr = ptr;
+    return (PyObject *)block;
 }
 
 /* The arguments (size, align=16, zeroed=False), all positional and ordinary. */
@@ -109,8 +112,8 @@ static inline int alloc_quick_arguments(PyObject *const *args, Py_ssize_t count,
     return 1;
 }
 
-static PyObject *alloc_entry_allocate(PyObject *self, PyObject *const *args, Py_ssize_t count,
-                                      PyObject *names) {
+static ALLOC_APART PyObject *alloc_entry_allocate_rest(PyObject *self, PyObject *const *args,
+                                                       Py_ssize_t count, PyObject *names) {
     size_t size, align;
     int zeroed;
     if (ALLOC_LIKELY(names == NULL && alloc_now.native != NULL &&
@@ -119,13 +122,38 @@ static PyObject *alloc_entry_allocate(PyObject *self, PyObject *const *args, Py_
     return alloc_slow.allocate(self, args, count, names);
 }
 
-static PyObject *alloc_entry_native_allocate(PyObject *self, PyObject *const *args,
-                                             Py_ssize_t count, PyObject *names) {
+static ALLOC_APART PyObject *alloc_entry_native_allocate_rest(PyObject *self,
+                                                              PyObject *const *args,
+                                                              Py_ssize_t count, PyObject *names) {
     size_t size, align;
     int zeroed;
     if (ALLOC_LIKELY(names == NULL && alloc_quick_arguments(args, count, &size, &align, &zeroed)))
         return alloc_quick_block(self, size, align, zeroed);
     return alloc_slow.native_allocate(self, args, count, names);
+}
+
+/* A size alone, and an object for it at hand. */
+static inline int alloc_quick_size_alone(PyObject *const *args, Py_ssize_t count,
+                                         PyObject *names, size_t *size) {
+    return count == 1 && names == NULL && alloc_quick_int(args[0], size) && *size != 0 &&
+           alloc_blocks_at_hand();
+}
+
+static PyObject *alloc_entry_allocate(PyObject *self, PyObject *const *args, Py_ssize_t count,
+                                      PyObject *names) {
+    size_t size;
+    if (ALLOC_LIKELY(alloc_quick_size_alone(args, count, names, &size) &&
+                     alloc_now.native != NULL))
+        return alloc_quick_block(alloc_now.native, size, ALLOC_DEFAULT_ALIGN, 0);
+    return alloc_entry_allocate_rest(self, args, count, names);
+}
+
+static PyObject *alloc_entry_native_allocate(PyObject *self, PyObject *const *args,
+                                             Py_ssize_t count, PyObject *names) {
+    size_t size;
+    if (ALLOC_LIKELY(alloc_quick_size_alone(args, count, names, &size)))
+        return alloc_quick_block(self, size, ALLOC_DEFAULT_ALIGN, 0);
+    return alloc_entry_native_allocate_rest(self, args, count, names);
 }
 
 static inline PyObject *alloc_quick_malloc(const alloc_table *table, size_t size) {
@@ -183,6 +211,18 @@ static PyObject *alloc_entry_native_free(PyObject *self, PyObject *const *args, 
     return alloc_slow.native_free(self, args, count, names);
 }
 
+static PyObject *alloc_entry_block_free(PyObject *self, PyObject *none) {
+    alloc_block_object *block = (alloc_block_object *)self;
+    void *ptr = block->ptr;
+    (void)none;
+    if (ALLOC_UNLIKELY(ptr == NULL || block->exports > 0))
+        return alloc_slow.block_free(self, NULL, 0, NULL);
+    block->ptr = NULL;
+    if (ALLOC_LIKELY(ptr != ALLOC_EMPTY))
+        block->table->dealloc(block->table->ctx, ptr, block->nbytes, block->alignment);
+    Py_RETURN_NONE;
+}
+
 /* --- putting them in front --------------------------------------------------------- */
 
 static const struct {
@@ -198,13 +238,36 @@ static const struct {
     {"free", 0, alloc_entry_free, &alloc_slow.free},
     {"free", 1, alloc_entry_native_free, &alloc_slow.native_free},
 };
-enum { ALLOC_ENTRIES = sizeof alloc_entries / sizeof *alloc_entries };
+enum { ALLOC_ENTRIES = sizeof alloc_entries / sizeof *alloc_entries + 1 };
 
-/* How many of ALLOC_ENTRIES are in front now.  One whose
+/* Block.free() as a method without arguments: the interpreter calls those with less ado,
+ * and knows them by a descriptor of their own.  1, or 0 if it stays as Cython made it. */
+static int alloc_entry_quicken_free(PyTypeObject *block) {
+    static PyMethodDef definition = {"free", alloc_entry_block_free, METH_NOARGS, NULL};
+    PyObject *found = PyDict_GetItemString(block->tp_dict, "free"), *quick;
+    PyMethodDef *slow;
+    int failed;
+    if (found == NULL || !Py_IS_TYPE(found, &PyMethodDescr_Type))
+        return 0;
+    slow = ((PyMethodDescrObject *)found)->d_method;
+    if (slow->ml_flags != (METH_FASTCALL | METH_KEYWORDS))
+        return 0;
+    alloc_slow.block_free = (alloc_fast_function)(void (*)(void))slow->ml_meth;
+    definition.ml_doc = slow->ml_doc;
+    quick = PyDescr_NewMethod(block, &definition);
+    if (quick == NULL)
+        return -1;
+    failed = PyDict_SetItemString(block->tp_dict, "free", quick) != 0;
+    Py_DECREF(quick);
+    PyType_Modified(block);
+    return failed ? -1 : 1;
+}
+
+/* How many of ALLOC_ENTRIES are in front now, or -1 with an exception set.  One whose
  * definition is not as expected stays as Cython made it: correct, and slower. */
 static int alloc_entry_quicken(PyObject *names, PyTypeObject *native) {
-    int i, done = 0;
-    for (i = 0; i < ALLOC_ENTRIES; i++) {
+    int i, done = alloc_entry_quicken_free(alloc_block_type);
+    for (i = 0; done >= 0 && i + 1 < ALLOC_ENTRIES; i++) {
         PyObject *found = PyDict_GetItemString(
             alloc_entries[i].method ? native->tp_dict : names, alloc_entries[i].name);
         PyMethodDef *definition = NULL;
