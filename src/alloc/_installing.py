@@ -120,6 +120,7 @@ class _State:
         self.lock = RLock()
         self.python: str | None = None
         self.numpy = False
+        self.numpy_raw = False  # NumPy is there and takes array data from RAW
         self.preset: str | None = None
         self.since: float | None = None
         self.before = (0, 0)
@@ -321,7 +322,8 @@ def install(
     ``python`` is ``"hybrid"`` (the default: pymalloc stays for up to 512 bytes, its
     arenas and all larger blocks move), ``"arenas"``, ``"full"`` or ``False``.
     ``preset`` is ``"balanced"`` (the default), ``"throughput"`` or ``"low_memory"``.
-    What is left out comes from ``ALLOC_INSTALL`` and ``ALLOC_PRESET``.
+    What is left out comes from ``ALLOC_INSTALL`` and ``ALLOC_PRESET``.  ``numpy``
+    concerns NumPy up to 2.4; arrays of later ones are of the RAW domain.
 
     Blocks that exist stay where they are and go home when they are freed.  May be
     called again, to change the mode.  In a guest, without jemalloc and wherever it
@@ -402,22 +404,29 @@ def _route_numpy(on: bool) -> None:
     if on:
         from ._numpy_hook import attach_now_or_on_import
 
-        trouble = attach_now_or_on_import(_numpy_arrived)
-        if trouble is not None:
-            _state.refused += (f"numpy: {trouble}",)
+        attach_now_or_on_import(_numpy_arrived)
     elif _route.numpy_attached():
         _route.numpy_route(False)
+    elif _state.numpy_raw and "raw" in _route.routed():
+        _state.notes += ("numpy: from 2.5 on its arrays are of RAW, which is routed",)
 
 
-def _numpy_arrived(module: Any) -> str | None:
+def _numpy_arrived(module: Any) -> None:
     """NumPy's core is there: take its default handler over, if still wanted."""
     try:
-        trouble: str | None = _route.numpy_attach(_route.numpy_default_handler(module._ARRAY_API))
+        _state.numpy_raw = _route.numpy_takes_raw(module._ARRAY_API)
+        if _state.numpy_raw:
+            trouble = None
+            if _state.numpy and "raw" not in _route.routed():
+                trouble = "from 2.5 on its arrays are of RAW, which only hybrid and full route"
+        else:
+            trouble = _route.numpy_attach(_route.numpy_default_handler(module._ARRAY_API))
     except (AttributeError, ValueError) as error:
         trouble = f"not a NumPy that is known: {error}"
-    if trouble is None:
+    if trouble is not None:
+        _state.refused += (f"numpy: {trouble}",)
+    elif not _state.numpy_raw:
         _route.numpy_route(_state.numpy)
-    return trouble
 
 
 def uninstall() -> Installed:
@@ -448,9 +457,11 @@ def installed() -> Installed:
         figures = _route.figures()
         blocks, size = _requests()
         routed = _route.routed()
+        by_raw = _state.numpy_raw and "raw" in routed
+        waiting = _state.numpy and not (_state.numpy_raw or _route.numpy_attached())
         return Installed(
             _state.python,
-            "routed" if "numpy" in routed else "waiting" if _state.numpy else None,
+            "routed" if by_raw or "numpy" in routed else "waiting" if waiting else None,
             _state.preset,
             routed,
             _state.since,

@@ -18,7 +18,7 @@ CORES = ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath")
 class _Loader:
     """The real loader, and a call when it is done."""
 
-    def __init__(self, loader: Any, arrived: Callable[[Any], str | None]) -> None:
+    def __init__(self, loader: Any, arrived: Callable[[Any], None]) -> None:
         self._loader = loader
         self._arrived = arrived
 
@@ -41,7 +41,7 @@ class _Loader:
 class _Finder:
     """First on ``sys.meta_path`` until NumPy's core is asked for, then gone."""
 
-    def __init__(self, arrived: Callable[[Any], str | None]) -> None:
+    def __init__(self, arrived: Callable[[Any], None]) -> None:
         self.arrived = arrived
 
     def find_spec(
@@ -65,15 +65,12 @@ class _Finder:
             sys.meta_path.remove(self)
 
 
-def attach_now_or_on_import(arrived: Callable[[Any], str | None]) -> str | None:
-    """Call ``arrived`` with NumPy's core, now if it is imported, else when it is.
-
-    Returns what ``arrived`` returned, or ``None`` if it has to wait.
-    """
+def attach_now_or_on_import(arrived: Callable[[Any], None]) -> None:
+    """Call ``arrived`` with NumPy's core, now if it is imported, else when it is."""
     for name in CORES:
         module = sys.modules.get(name)
         if hasattr(module, "_ARRAY_API"):
-            return arrived(module)
+            arrived(module)
+            return
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder(arrived))
-    return None

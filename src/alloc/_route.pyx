@@ -291,6 +291,14 @@ def numpy_default_handler(api):
     return <object>(<PyObject **>table[306])[0]
 
 
+def numpy_takes_raw(api):
+    """Whether array data comes from PyMem_RawMalloc: NumPy 2.5 and later.
+
+    The table's entry 211 is PyArray_GetNDArrayCFeatureVersion."""
+    cdef void **table = <void **>PyCapsule_GetPointer(api, NULL)
+    return (<unsigned (*)() noexcept>table[211])() >= 0x16
+
+
 def numpy_route(bint on):
     """Array data comes from jemalloc, or from NumPy's own functions again."""
     c_numpy_route(on)

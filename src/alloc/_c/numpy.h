@@ -1,5 +1,6 @@
-/* NumPy's array data, routed, up to NumPy 2.4: later ones take it from
- * PyMem_RawMalloc, which is routed already.
+/* NumPy's array data, routed, up to NumPy 2.4.  Later ones take it from PyMem_RawMalloc,
+ * which is routed already, and must not be attached: under CPython's debug hooks their
+ * blocks begin behind a header in jemalloc's memory, and a free could not tell.
  *
  * NumPy's documented way (NEP 49) sets a handler for one context only, and new
  * threads start with the default one.  So the default handler's own functions are
@@ -85,7 +86,10 @@ static void *alloc_numpy_calloc(void *ctx, size_t count, size_t size) {
 static void alloc_numpy_free(void *ctx, void *ptr, size_t size) {
     if (alloc_je_owns(NULL, ptr)) {
         size_t bucket = alloc_numpy_bucket(size);
-        if (bucket && alloc_numpy.seen && alloc_numpy.counts[bucket] < ALLOC_NUMPY_DEPTH)
+        /* An extension may have given an array 8 bytes of PyMem_RawMalloc's. */
+        if (ALLOC_UNLIKELY(size <= 8) && alloc_je.sallocx(ptr, 0) < 16)
+            alloc_je.free(ptr);
+        else if (bucket && alloc_numpy.seen && alloc_numpy.counts[bucket] < ALLOC_NUMPY_DEPTH)
             alloc_numpy.buckets[bucket][alloc_numpy.counts[bucket]++] = ptr;
         else
             alloc_spare_or_free(ptr);

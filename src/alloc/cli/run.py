@@ -9,7 +9,7 @@ usage: python -m alloc run [options] (SCRIPT | -m MODULE | -c CODE | COMMAND) [a
                     C libraries' memory moves too; --install hybrid (pymalloc stays) or full
   --children        process scope: programs that it starts get jemalloc as well
   --allocator NAME  system, jemalloc or arena for alloc's own functions, as ALLOC_DEFAULT
-  --no-numpy        leave NumPy's arrays where they are
+  --no-numpy        leave NumPy's arrays where they are (NumPy up to 2.4)
   --report FILE     write decision, what was installed, the ledger, peak, time and exit
                     status to FILE, as JSON, when the program ends
   --stats           let `top` read the ledger while it runs: one thread more

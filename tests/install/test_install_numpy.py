@@ -1,0 +1,136 @@
+"""NumPy's array data under install(): NumPy up to 2.4 by its handler, later ones by RAW."""
+
+import numpy
+import pytest
+
+pytestmark = [pytest.mark.needs_core, pytest.mark.needs_jemalloc]
+BY_RAW = tuple(map(int, numpy.__version__.split(".")[:2])) >= (2, 5)
+HELP = """
+import alloc, random, sys
+import numpy as np
+
+def ours(array):
+    return alloc.Jemalloc().owns(array.ctypes.data)
+
+def in_use():
+    now = alloc.ledger().jemalloc
+    return now.allocated - now.cached
+
+def value(n):
+    return n * 7919 % (1 << 30)
+
+def make(n):
+    array = np.arange(value(n), value(n) + n % 70 + 1)
+    assert (array + 1 == array[0] + np.arange(1, n % 70 + 2)).all()
+    return array
+
+def right(n, array):
+    return (array == np.arange(value(n), value(n) + n % 70 + 1)).all()
+"""
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["imported before", "imported after"])
+def test_arrays_of_every_size_are_jemallocs(run, first):
+    code = f"""
+import alloc
+if {first}: import numpy
+done = alloc.install()
+print(done.numpy if {first} else (done.numpy == 'waiting') and 'routed')
+{HELP}
+sizes = [1, 8, 100, 1024, 5000, 1 << 15, 1 << 20, 1 << 23]
+for size in sizes:
+    for array in np.empty(size, np.uint8), np.ones(size, np.uint8), np.zeros(size, np.uint8):
+        assert ours(array) or size <= 1024, size  # NumPy has kept small blocks of before
+print(alloc.installed().numpy)
+print(np._core.multiarray.get_handler_name() if hasattr(np, '_core') else
+      np.core.multiarray.get_handler_name())
+"""
+    handler = "default_allocator" if BY_RAW else "alloc_jemalloc"
+    assert run(code).split() == ["routed", "routed", handler]
+
+
+@pytest.mark.parametrize("allocator", ["default", "debug"])
+def test_small_arrays_are_right_whatever_is_switched(run, allocator):
+    # A block of 8 bytes from RAW had come back as one of 16.
+    code = f"""{HELP}
+chance, held = random.Random(5), []
+for turn in range(300):
+    alloc.install(chance.choice(('hybrid', 'arenas', False)), numpy=chance.random() < 0.5)
+    for n in range(200):
+        held.append((n, make(n), bytearray(b'%d' % n)))
+    for n, array, text in held:
+        assert right(n, array) and text == b'%d' % n, (turn, n, array, text)
+    chance.shuffle(held)
+    del held[300:], n, array, text
+    if turn % 9 == 0:
+        alloc.uninstall()
+print('fine')
+"""
+    assert run(code, env={"PYTHONMALLOC": allocator}) == "fine"
+
+
+def test_arrays_outlive_uninstall_and_go_home_from_other_threads(run):
+    code = f"""{HELP}
+import threading
+alloc.install()
+before = in_use()
+held = [np.full(n, n % 251, np.uint8) for n in range(2000, 12000, 10)]
+assert all(map(ours, held)) and in_use() > before + 5_000_000
+alloc.uninstall()
+assert all((array == (2000 + 10 * i) % 251).all() for i, array in enumerate(held))
+grown = [np.resize(array, array.size + 5000) for array in held[::2]]
+assert not any(map(ours, grown))
+thread = threading.Thread(target=held.clear)
+thread.start(); thread.join()
+alloc.trim()
+print(in_use() - before < 500_000)
+"""
+    assert run(code) == "True"
+
+
+def test_arrays_made_by_threads_are_routed(run):
+    # A handler set by NumPy's documented way would serve this thread's context only.
+    code = f"""{HELP}
+import threading
+alloc.install()
+found = []
+threads = [threading.Thread(target=lambda: found.append(ours(np.ones(9999)))) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(found == [True] * 4)
+"""
+    assert run(code) == "True"
+
+
+def test_files_and_maps(run, tmp_path):
+    code = f"""{HELP}
+alloc.install()
+array = np.arange(100_000)
+np.save({str(tmp_path / "a.npy")!r}, array)
+loaded = np.load({str(tmp_path / "a.npy")!r})
+assert ours(loaded) and (loaded == array).all()
+mapped = np.load({str(tmp_path / "a.npy")!r}, mmap_mode='r')
+assert not ours(mapped) and (mapped == array).all()
+copy = np.array(mapped)
+assert ours(copy)
+np.savez({str(tmp_path / "z.npz")!r}, x=array)
+assert (np.load({str(tmp_path / "z.npz")!r})['x'] == array).all()
+view = np.frombuffer(bytearray(5000), np.uint8)
+assert not view.flags.owndata
+alloc.uninstall()
+del mapped, copy, loaded, view
+print('fine')
+"""
+    assert run(code) == "fine"
+
+
+def test_where_raw_is_not_routed(run):
+    code = f"""{HELP}
+done = alloc.install(False)
+print(done.numpy, bool(done), *done.refused, ours(np.ones(5000)), sep='|')
+"""
+    if BY_RAW:
+        refused = "numpy: from 2.5 on its arrays are of RAW, which only hybrid and full route"
+        assert run(code) == f"None|False|{refused}|False"
+    else:
+        assert run(code) == "routed|True|True"
