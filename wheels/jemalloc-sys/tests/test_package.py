@@ -110,6 +110,7 @@ def test_entry_points():
     assert points == {
         ("pkg_config", "jemalloc-sys"): "jemalloc_sys.lib.pkgconfig",
         ("cmake.prefix", "jemalloc-sys"): "jemalloc_sys",
+        ("pyinstaller40", "hook-dirs"): "jemalloc_sys._pyinstaller:get_hook_dirs",
     }
 
 

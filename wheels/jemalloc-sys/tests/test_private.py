@@ -165,8 +165,9 @@ def test_pages_refused_at_the_start(fresh, prelude, kib):
     limit = """\
 import ctypes, re, resource, threading, jemalloc_sys
 ctypes.CDLL(jemalloc_sys.get_library("boot"))
-try: ctypes.CDLL("libgcc_s.so.1")
-except OSError: pass
+for needed in "libgcc_s.so.1", "libpthread.so.0", "libdl.so.2":  # the latter by glibc 2.17
+    try: ctypes.CDLL(needed)
+    except OSError: pass
 with open("/proc/self/status") as file:
     data = int(re.search(r"VmData:\\s+(\\d+) kB", file.read())[1]) << 10
 resource.setrlimit(resource.RLIMIT_DATA, (data + (%d << 10), resource.RLIM_INFINITY))
