@@ -58,10 +58,13 @@ static volatile size_t sink;
     }
 static __attribute__((noinline)) int nothing(void *ctx, const void *ptr) { return (void)ctx, ptr != NULL; }
 static int (*volatile a_call)(void *, const void *) = nothing;
+/* A call by pointer into another library, as a slot is one. */
+static int (*volatile a_far_call)(int) = abs;
 LOOK(owns_loop, , 0) /* loads the pointer, asks nothing */
 LOOK(owns_inline, , (size_t)alloc_je_owns(NULL, p))
 LOOK(owns_slot, TABLE(je_table), (size_t)t->owns(t->ctx, p))
 LOOK(owns_call, int (*call)(void *, const void *) = a_call, (size_t)call(NULL, p))
+LOOK(owns_far_call, int (*call)(int) = a_far_call, (size_t)call((int)(uintptr_t)p))
 
 static const struct {
     const char *key;
@@ -84,6 +87,7 @@ static const struct {
     {"owns_inline -", owns_inline, 1},
     {"owns_slot -", owns_slot, 1},
     {"owns_call -", owns_call, 1},
+    {"owns_far_call -", owns_far_call, 1},
 };
 enum { WAYS = sizeof ways / sizeof *ways, SIZES = 5 };
 static const size_t sizes[SIZES] = {16, 64, 1024, 64 << 10, 1 << 20};
