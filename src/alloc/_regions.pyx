@@ -102,8 +102,10 @@ cdef class Bump(Region):
 
     def __del__(self):
         # In a cycle, before upstream is taken apart; blocks of the cycle are told.
+        # Whoever holds a raw address is not: a finalizer still to come, a Guard's say,
+        # may look there, so the chunks then wait for __dealloc__.
         cdef Span span = self.span
-        if span is None or self.up is None or root_of(span).exports:
+        if span is None or self.up is None or self.raw or root_of(span).exports:
             return
         while span is not None:
             span.ended = True
@@ -130,6 +132,7 @@ cdef class Bump(Region):
         self.span.ended = True
         self.span = new_span(None)
         self.key = new_key()
+        self.raw = 0
         if keep:
             alloc_bump_reset(&self.bump)
         else:
@@ -181,6 +184,7 @@ cdef class Bump(Region):
         if ptr is NULL:
             raise AllocError(Layout(size, align), "bump")
         ptr += pad
+        self.raw += 1
         head = head_of(ptr)
         head.size = size
         head.tag = tag_of(ptr, LIVE ^ self.key)
@@ -213,6 +217,7 @@ cdef class Bump(Region):
     cdef void give_up(self, void *ptr, Head *head) noexcept:
         cdef size_t pad = pad_of(head)
         head.tag = tag_of(ptr, FREED ^ self.key)
+        self.raw -= 1
         alloc_bump_dealloc(&self.bump, <char *>ptr - pad, pad + head.size)
 
     cdef bint stretch_raw(self, void *ptr, Head *head, size_t new_size) noexcept:

@@ -17,6 +17,7 @@ cdef class Region:
     cdef uintptr_t floor       # below it lie blocks of outer scopes: they must not grow
     cdef Upstream up
     cdef Span span             # of the innermost scope
+    cdef Py_ssize_t raw        # raw addresses granted and not freed, ended scopes' aside
     cdef object __weakref__
 
 

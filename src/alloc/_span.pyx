@@ -275,6 +275,7 @@ cdef class Scope:
     cdef Span span             # None before and after
     cdef alloc_bump_mark mark
     cdef uintptr_t floor
+    cdef Py_ssize_t raw
 
     def __init__(self, Region region not None):
         self.region = region
@@ -287,6 +288,7 @@ cdef class Scope:
             alloc_bump_grow(&region.bump, 0, 1)  # so that the first chunk outlives it
         self.mark = alloc_bump_here(&region.bump)
         self.floor = region.floor
+        self.raw = region.raw
         region.floor = self.mark.next
         self.span = region.span = new_span(region.span)
         return region
@@ -300,6 +302,7 @@ cdef class Scope:
         self.span = None
         region.span = span.parent
         region.floor = self.floor
+        region.raw = min(region.raw, self.raw)  # too many rather than too few
         if span.exports:
             raise BufferError(f"the scope ended with {span.exports} exported buffer(s)")
         alloc_bump_rewind(&region.bump, self.mark)

@@ -121,6 +121,7 @@ class Guard(Forwarding):
         self._gone: dict[int, Guarded] = {}  # left the quarantine last, oldest first
         self._waiting = 0
         self._lock = threading.RLock()
+        self._asks = "owns" in upstream.capabilities
         _guards.add(self)
 
     carves = True  # its addresses lie inside the upstream's blocks
@@ -213,13 +214,17 @@ class Guard(Forwarding):
         Returns how many blocks were looked at.  Each crime is reported once.
         """
         with self._lock:
-            blocks = [*self._live.values(), *self._order]
+            blocks = [b for b in (*self._live.values(), *self._order) if self._there(b)]
             for block in blocks:
                 crime = self._zones(block) if block.freed is None else self._poison(block)
                 if crime is not None:
                     self._heal(block)
                     self._report(crime)
             return len(blocks)
+
+    def _there(self, block: Guarded) -> bool:
+        """Not where a region below has ended or was reset: its memory may be anybody's."""
+        return not self._asks or bool(self.upstream.owns(block.base))
 
     def _heal(self, block: Guarded) -> None:
         """Zones and poison as they were, so that a crime is reported once."""
@@ -281,6 +286,14 @@ class Guard(Forwarding):
             if isinstance(block, Crime):
                 self._report(block)
                 return None
+            if not self._there(block):
+                del self._live[address]
+                detail = (
+                    f"{what} of the block of {block.size} bytes at {address:#x}, which a "
+                    "region below the guard has taken back"
+                )
+                self._report(self._crime(InvalidFree, detail, block))
+                return None
             if size and (size, align) != (block.size, block.align):
                 detail = (
                     f"{what} of the block of {block.size} bytes at alignment {block.align} "
@@ -334,6 +347,8 @@ class Guard(Forwarding):
                 self._gone[block.address] = block
                 if len(self._gone) > GONE:
                     del self._gone[next(iter(self._gone))]
+                if not self._there(block):
+                    continue
                 crime = self._poison(block)
                 self._send_home(block)
                 if crime is not None:
