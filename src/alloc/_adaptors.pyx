@@ -7,6 +7,7 @@ They keep their upstream, and their blocks keep them.  A block is not known to t
 garbage collector, so an adaptor that refers to one of its own blocks lives for ever.
 """
 
+cimport cython
 from cpython.exc cimport PyErr_Fetch, PyErr_Restore
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
@@ -61,6 +62,7 @@ def is_native(allocator):
     return isinstance(allocator, NativeAllocator)
 
 
+@cython.no_gc_clear  # blocks of a cycle end by way of its table
 cdef class Wrapping(NativeAllocator):
     """The base: a table of its own in front of upstream's."""
 
@@ -99,6 +101,7 @@ cdef class Wrapping(NativeAllocator):
 
 # --- Statistics ----------------------------------------------------------------------
 
+@cython.no_gc_clear  # blocks of a cycle end by way of its table
 cdef class Counting(Wrapping):
     """Counts blocks and their usable bytes."""
 
@@ -158,6 +161,7 @@ cdef void tell(void *python, int crime, const alloc_guard_slot *slot, const char
         guard.pending = error
 
 
+@cython.no_gc_clear  # blocks of a cycle end by way of its table
 cdef class Sampled(Wrapping):
     """One block in N between OS pages that nobody may touch."""
 

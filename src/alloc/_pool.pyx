@@ -5,6 +5,7 @@
 upstream is to both regions."""
 
 cimport cython
+from cpython.ref cimport Py_REFCNT
 from libc.stdint cimport uintptr_t
 
 from alloc._again cimport Py_AtExit, forget_module
@@ -42,6 +43,7 @@ cdef class Upstream:
         self.allocator = allocator
         if isinstance(allocator, NativeAllocator):
             self.table = (<NativeAllocator>allocator).table
+            self.rooted = not hasattr(allocator, "upstream")
             return
         for word in ("aligned_alloc", "free_sized"):
             if isinstance(allocator, type) or not callable(getattr(allocator, word, None)):
@@ -50,6 +52,14 @@ cdef class Upstream:
         self.bridge.alloc = ask  # a region calls no other slots of its upstream
         self.bridge.dealloc = give_back
         self.table = &self.bridge
+
+
+cdef bint doomed(object region, Upstream up):
+    """Asked by a region's finalizer: whether the collector ends it together with what its
+    chunks lie in.  Upstreams in Python are taken apart first then, so the chunks must not
+    be looked at any more: they go with the upstream's own memory, or are lost.
+    A region that ends because nobody refers to it has one reference here."""
+    return not up.rooted and Py_REFCNT(region) > 1
 
 
 # What else is raised in these goes to sys.unraisablehook: a slot raises nothing.
@@ -64,6 +74,10 @@ cdef void *ask(void *ctx, size_t size, size_t align) noexcept with gil:
 
 cdef void give_back(void *ctx, void *ptr, size_t size, size_t align) noexcept with gil:
     (<Upstream>ctx).allocator.free_sized(<uintptr_t>ptr, size, align)
+
+
+cdef void ignore(void *ctx, void *ptr, size_t size, size_t align) noexcept nogil:
+    pass
 
 
 cdef size_t to_limit(object limit) except? 0:
@@ -97,6 +111,7 @@ cdef class Pool(NativeAllocator):
     cdef alloc_shared_pool shared
     cdef alloc_table own
     cdef Upstream up
+    cdef bint doomed
     carves = True
 
     def __cinit__(self, block_size, *, align=16, chunk=65536, limit=None, upstream=None):
@@ -114,11 +129,16 @@ cdef class Pool(NativeAllocator):
 
     def __del__(self):
         # In a cycle, before upstream is taken apart.
-        if self.up is not None and self.shared.pool.live == 0:
+        if self.up is None:
+            return
+        if self.shared.pool.live == 0:
             alloc_pool_clear(&self.shared.pool)
+        elif doomed(self, self.up):
+            self.doomed = True
+            self.own.dealloc = ignore  # blocks of the cycle end after the chunks
 
     def __dealloc__(self):
-        if self.up is not None:
+        if self.up is not None and not self.doomed:
             alloc_pool_clear(&self.shared.pool)
 
     @property

@@ -12,7 +12,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from alloc._again cimport Py_AtExit, forget_module
-from alloc._pool cimport Upstream, to_chunk, to_limit
+from alloc._pool cimport Upstream, doomed, to_chunk, to_limit
 from alloc._raw cimport to_layout, to_pointer, to_size
 from alloc._span cimport Region, Span, new_span, root_of, stretch
 from alloc._table cimport DEFAULT_ALIGN, EMPTY
@@ -86,6 +86,7 @@ cdef class Bump(Region):
     """
 
     cdef uint32_t key
+    cdef bint doomed
 
     name = "bump"
     capabilities = frozenset(("checked", "owns", "resize"))
@@ -105,7 +106,10 @@ cdef class Bump(Region):
         # Whoever holds a raw address is not: a finalizer still to come, a Guard's say,
         # may look there, so the chunks then wait for __dealloc__.
         cdef Span span = self.span
-        if span is None or self.up is None or self.raw or root_of(span).exports:
+        if span is None or self.up is None:
+            return
+        if self.raw or root_of(span).exports:
+            self.doomed = doomed(self, self.up)
             return
         while span is not None:
             span.ended = True
@@ -114,7 +118,7 @@ cdef class Bump(Region):
         alloc_bump_clear(&self.bump)
 
     def __dealloc__(self):
-        if self.up is not None:
+        if self.up is not None and not self.doomed:
             alloc_bump_clear(&self.bump)
 
     # --- its life
