@@ -223,6 +223,8 @@ cdef class Bump(Region):
         head.tag = tag_of(ptr, FREED ^ self.key)
         self.raw -= 1
         alloc_bump_dealloc(&self.bump, <char *>ptr - pad, pad + head.size)
+        if self.doomed and self.raw == 0:  # by a later finalizer: upstream is whole
+            alloc_bump_clear(&self.bump)
 
     cdef bint stretch_raw(self, void *ptr, Head *head, size_t new_size) noexcept:
         cdef size_t pad = pad_of(head)

@@ -377,7 +377,9 @@ def test_nothing_is_written_to_what_a_region_in_a_cycle_gave_back(backend, befor
         holder.me, holder.guard, guard.holder = holder, guard, holder
         holder.blocks = [guard.allocate(n) for n in (40, 90, 700)]
         raw = [guard.malloc(50), guard.malloc(60)]
-        guard.free(raw[0])
+        guard.free(raw.pop())
+        if rounds % 2:  # where one stays live, the chunks are lost with the cycle
+            guard.free(raw.pop())
         holder.blocks[0].free()
         crimes_found = guard.crimes
         del holder, guard
