@@ -196,6 +196,9 @@ class Soak:
             raise Wrong(f"a program ended with {done.returncode}")
 
     def fork(self):
+        # In a child CPython's tracemalloc waits for ever for a lock that another thread
+        # held at the fork: benchmarks/rss/tracemalloc_fork.py hangs without us, too.
+        tracemalloc.stop()
         seed = self.new_seed()
         child = os.fork()
         if child == 0:
@@ -203,6 +206,7 @@ class Soak:
         wait_for(child, 17)
 
     def fork_in_threads(self):
+        tracemalloc.stop()
         threads = [self.start(self.fork_one, self.new_seed()) for _ in range(3)]
         for thread in threads:
             thread.join()
@@ -252,6 +256,7 @@ class Soak:
 
     def interpreter(self):
         """In a child: each leaves up to 2.5 MB behind in CPython 3.13 as it is."""
+        tracemalloc.stop()
         seed = self.new_seed()
         child = os.fork()
         if child == 0:
