@@ -105,17 +105,22 @@ cdef class Bump(Region):
         # In a cycle, before upstream is taken apart; blocks of the cycle are told.
         # Whoever holds a raw address is not: a finalizer still to come, a Guard's say,
         # may look there, so the chunks then wait for __dealloc__.
-        cdef Span span = self.span
-        if span is None or self.up is None:
+        if self.span is None or self.up is None:
             return
-        if self.raw or root_of(span).exports:
+        if not self.end():
             self.doomed = doomed(self, self.up)
-            return
+
+    cdef bint end(self) noexcept:
+        """Blocks are freed, chunks go back; not while anybody may still look there."""
+        cdef Span span = self.span
+        if self.raw or root_of(span).exports:
+            return False
         while span is not None:
             span.ended = True
             span = span.parent
         self.span = new_span(None)
         alloc_bump_clear(&self.bump)
+        return True
 
     def __dealloc__(self):
         if self.up is not None and not self.doomed:
@@ -223,8 +228,8 @@ cdef class Bump(Region):
         head.tag = tag_of(ptr, FREED ^ self.key)
         self.raw -= 1
         alloc_bump_dealloc(&self.bump, <char *>ptr - pad, pad + head.size)
-        if self.doomed and self.raw == 0:  # by a later finalizer: upstream is whole
-            alloc_bump_clear(&self.bump)
+        if self.doomed:  # by a later finalizer: upstream is whole
+            self.end()
 
     cdef bint stretch_raw(self, void *ptr, Head *head, size_t new_size) noexcept:
         cdef size_t pad = pad_of(head)

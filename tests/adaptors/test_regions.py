@@ -303,6 +303,36 @@ def test_a_region_in_a_cycle(backend, kind):
     assert counted.counts.current_count == 0
 
 
+@pytest.mark.needs_cpython
+@pytest.mark.needs_core
+@pytest.mark.parametrize("exported", [False, True])
+def test_blocks_of_a_region_that_comes_back_from_the_collector(exported):
+    """The last raw address ends the region there; blocks are told, exported ones stay."""
+    saved = []
+
+    class Holder:
+        def __del__(self):
+            saved.append(self)
+
+    holder = Holder()
+    upstream = adaptors.Forwarding(alloc.Arena())
+    holder.me, holder.bump = holder, alloc.Bump(chunk=1024, upstream=upstream)
+    raw = holder.bump.malloc(30)
+    del holder
+    collect()
+    (back,) = saved
+    block = back.bump.allocate(50)
+    view = block.view if exported else None
+    back.bump.free(raw)
+    if exported:
+        view[:] = b"x" * 50
+        assert bytes(block.view) == b"x" * 50
+        view.release()
+    else:
+        is_ended(block)
+    assert back.bump.allocate(100).size == 100
+
+
 def test_reset_in_the_middle_of_a_growth():
     """An upstream that resets the region while it is asked for a chunk."""
 
