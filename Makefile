@@ -22,7 +22,7 @@ deselect = $(foreach part,$(WITHOUT),--without $(part))
 HOSTS = vim uwsgi apache node
 apart = $(foreach part,$(HOSTS),--without $(part))
 
-ALLOC_SOURCES = $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.h') \
+ALLOC_SOURCES = $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxi' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.h') \
 	pyproject.toml setup.py README.md
 JEMALLOC_SOURCES = $(shell find $(JEMALLOC) -path '*/build' -prune -o -path '*/source' -prune -o \
 	-path '*/tests' -prune -o -path '*/bench' -prune -o -path '*.egg-info' -prune -o -type f -print)
@@ -130,7 +130,7 @@ check: build tools-check tools-test ## lint, types, stubs, workflow files
 	$(call say,lint)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint --max-line-length 100 src/alloc/*.pyx src/alloc/*.pxd
+	@PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint --max-line-length 100 src/alloc/*.pyx src/alloc/*.pxi src/alloc/*.pxd
 	$(call say,types)
 	@$(BIN)/mypy
 	$(call say,stubs against the compiled modules)

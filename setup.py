@@ -37,7 +37,7 @@ def core():
             f"alloc.{name}",
             [f"{SOURCE}/{name}.pyx"],
             include_dirs=INCLUDES,
-            depends=[*headers, *public, *shared],
+            depends=[*headers, *public, *shared, f"{SOURCE}/_block.pxi"],
             # Types on the heap are made anew after Py_Initialize, see _again.pxd.
             define_macros=[("CYTHON_USE_TYPE_SPECS", "1"), ("ALLOC_TABLE_ONLY", "1")],
             libraries=["dl"] if sys.platform.startswith("linux") else [],
