@@ -41,14 +41,17 @@ BOUNDS = {
     "blocks of pymalloc": 5000,  # and DRIFT
     "bytes of pymalloc's arenas": 16 * MIB,
     "bytes of glibc": MIB,
-    "resident bytes": 16 * MIB,
+    "resident bytes": 24 * MIB,
     "native threads": 0,
     "children": 0,
     "objects": 500,
 }
 """How far above the baseline each may end.  jemalloc has the RAW, MEM and OBJ domains and
 NumPy's arrays, chunks have the arenas, glibc and pymalloc what is not routed.  CPython's
-own dicts and caches move from one to another as they grow; one survivor pins an arena."""
+own dicts and caches move from one to another as they grow; one survivor pins an arena.
+What is resident has all of it and, in no row of its own, the arenas that CPython made while
+nothing was routed: in runs of minutes, with a short warm-up, these were two thirds of what
+it was above the baseline on 3.12, and did not grow with the time."""
 
 DRIFT = 20
 """CPython's counter of pymalloc's large blocks is off by some that were live when the mode

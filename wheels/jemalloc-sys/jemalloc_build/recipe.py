@@ -5,7 +5,7 @@ that a second run with the same source, options and compiler reuses it:
 
 private  prefix je_, for dlopen: no initial-exec TLS of its own, our tsd_tls.h
          and tcache_types.h first on the include path, no sbrk (it would leave
-         the range); linked with native/range.c and native/slots.c
+         the range); linked with native/range.c, slots.c and zero.c
 static   prefix je_, plain: the pic archive for linking into other things
 preload  no prefix, ordinary: for LD_PRELOAD
 """
@@ -170,7 +170,7 @@ def _slots(options, source, private, folder, log):
 def _link(options, source, private, build_dir, raised):
     """The folder with the private and the boot library."""
     natives = [os.path.join(NATIVE, n) for n in ("range.c", "boot.c", "private.map", "boot.map")]
-    natives.append(os.path.join(NATIVE, "slots.c"))
+    natives += [os.path.join(NATIVE, n) for n in ("slots.c", "zero.c")]
     natives.append(os.path.join(OVERLAY, "jemalloc_sys.h"))
     key = _key(
         [os.path.basename(private), options.tls_cache], natives + [os.path.abspath(__file__)]
@@ -193,6 +193,7 @@ def _link(options, source, private, build_dir, raised):
     # -Bsymbolic: a host may export a je_malloc of its own.
     flags = [
         "-Wl,--wrap=mmap,--wrap=munmap,--wrap=sbrk,--wrap=pthread_self",
+        "-Wl,--wrap=je_ehooks_default_zero_impl",
         "-Wl,-Bsymbolic",
         "-Wl,-z,defs",
         "-Wl,--version-script=" + natives[2],
@@ -212,6 +213,7 @@ def _link(options, source, private, build_dir, raised):
             archive,
             "-Wl,--no-whole-archive",
             slots,
+            os.path.join(NATIVE, "zero.c"),
             natives[0],
             "libjemalloc_boot.so",
             "-Wl,--as-needed",

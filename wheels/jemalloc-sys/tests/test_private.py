@@ -94,6 +94,38 @@ def test_exhausted_range(fresh):
     assert int(out) > 30
 
 
+def test_used_memory_is_cleared_by_hand_up_to_32_mib(fresh):
+    out = fresh(
+        """
+        import resource
+        libc = ctypes.CDLL(None)
+        libc.prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: a fault for each page
+        calloc = declare("je_calloc", pointer, size_t, size_t)
+        def faults():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        counts = []
+        for n in (1 << 20, 16 << 20, 48 << 20):
+            p = malloc(n)
+            ctypes.memset(p, 1, n)
+            free(p)
+            before = faults()
+            q = calloc(1, n)
+            assert q == p, "another extent"
+            ctypes.memset(q + n // 2, 0, 1)
+            mine = (ctypes.c_char * n).from_address(q)
+            assert mine[0] == mine[n - 1] == b"\\0"
+            counts.append(faults() - before)
+            assert mine.raw.count(0) == n
+            free(q)
+        print(*counts)
+        """,
+        env={"JE_MALLOC_CONF": "dirty_decay_ms:-1,oversize_threshold:0,cache_oblivious:false"},
+    )
+    by_hand, large, given_back = map(int, out.split())
+    assert by_hand < 50 and large < 50
+    assert given_back >= 3  # the pages that were touched: the kernel clears them
+
+
 def test_exhausted_range_costs_no_system_call(fresh):
     out = fresh(
         """
