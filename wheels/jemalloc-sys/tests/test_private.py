@@ -104,18 +104,17 @@ def test_used_memory_is_cleared_by_hand_up_to_32_mib(fresh):
         def faults():
             return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         counts = []
+        zero = malloc(48 << 20)
+        ctypes.memset(zero, 0, 48 << 20)
         for n in (1 << 20, 16 << 20, 48 << 20):
             p = malloc(n)
             ctypes.memset(p, 1, n)
             free(p)
             before = faults()
             q = calloc(1, n)
-            assert q == p, "another extent"
-            ctypes.memset(q + n // 2, 0, 1)
-            mine = (ctypes.c_char * n).from_address(q)
-            assert mine[0] == mine[n - 1] == b"\\0"
+            assert libc.memcmp(pointer(q), pointer(zero), size_t(n)) == 0
             counts.append(faults() - before)
-            assert mine.raw.count(0) == n
+            assert q == p, "another extent"
             free(q)
         print(*counts)
         """,
@@ -123,7 +122,7 @@ def test_used_memory_is_cleared_by_hand_up_to_32_mib(fresh):
     )
     by_hand, large, given_back = map(int, out.split())
     assert by_hand < 50 and large < 50
-    assert given_back >= 3  # the pages that were touched: the kernel clears them
+    assert given_back > 500  # each of its pages
 
 
 def test_exhausted_range_costs_no_system_call(fresh):
