@@ -68,6 +68,9 @@ cdef tuple scan_stack():
             (<bytes>facts.detail).decode())
 
 
+# No generator expressions here and in _route: each is a class, and every full garbage
+# collection of the program looks at all that there is of one.
+
 # Who is on the stack may change before the decision is taken: looked at now.
 import_stack = scan_stack()
 exported_host = <uintptr_t>find_exported_host()
@@ -118,7 +121,7 @@ cdef class NativeAllocator:
         flags = self.table.capabilities
         known = (("owns", ALLOC_CAP_OWNS), ("resize", ALLOC_CAP_RESIZE),
                  ("zeroed", ALLOC_CAP_ZEROED))
-        return frozenset(name for name, flag in known if flags & flag)
+        return frozenset([name for name, flag in known if flags & flag])
 
     def allocate(self, size, align=16, bint zeroed=False):
         cdef size_t s, a
@@ -347,9 +350,11 @@ cdef remember(object allocator):
     # Raw addresses carry no owner, so whoever granted some must stay reachable.
     if type(allocator) in (System, Jemalloc):
         return
-    if all(known is not allocator for known in foreign):
-        foreign.append(allocator)
-        now.foreign = True
+    for known in foreign:
+        if known is allocator:
+            return
+    foreign.append(allocator)
+    now.foreign = True
 
 
 cdef bint serves_raw(object allocator) except -1:

@@ -249,7 +249,7 @@ def _apply_preset(name: str) -> None:
 def _asks_for_huge_pages() -> bool:
     """Linux: whether huge pages come to those who ask (``madvise``)."""
     try:
-        with open("/sys/kernel/mm/transparent_hugepage/enabled", encoding="ascii") as file:
+        with open("/sys/kernel/mm/transparent_hugepage/enabled", encoding="utf-8") as file:
             return "[madvise]" in file.read()
     except OSError:
         return False

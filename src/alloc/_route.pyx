@@ -175,7 +175,7 @@ def pools_known():
 def wrapped():
     """Names of the domains with our wrapper: ``raw``, ``mem``, ``obj``, ``arenas``."""
     names = DOMAINS + ("arenas",)
-    return tuple(name for i, name in enumerate(names) if c_route.wrapped & (1u << i))
+    return tuple([name for i, name in enumerate(names) if c_route.wrapped & (1u << i)])
 
 
 def on_top(str domain):
