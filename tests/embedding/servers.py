@@ -131,15 +131,13 @@ def _(kit):
 
 @standalone("PyInstaller, one folder", "needs_pyinstaller")
 def _(kit):
-    """Frozen together with the packages, which it then needs nothing else of."""
+    """Frozen with the packages, by the hooks that they bring; it needs nothing else of them."""
     module("PyInstaller")
     place = kit.path("frozen")
-    packages = ["alloc", *(["jemalloc_sys"] if kit.has_jemalloc else [])]
-    options = [word for name in packages for word in ("--collect-all", name)]
     places = [f"--{name}path={place / name}" for name in ("dist", "work", "spec")]
     command = [kit.python, "-m", "PyInstaller", "--onedir", "--noconfirm", "--log-level=WARN"]
     done = subprocess.run(
-        [*command, *places, f"--paths={kit.packages}", *options, REPORT],
+        [*command, *places, f"--paths={kit.packages}", REPORT],
         capture_output=True,
         text=True,
         check=False,

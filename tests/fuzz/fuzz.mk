@@ -79,7 +79,8 @@ valgrind: $(OUT)/plain
 ASAN = build/asan
 ASAN_TESTS = tests/test_semantics.py tests/test_global.py tests/test_jemalloc.py tests/test_exchange.py \
 	tests/test_testing_backends.py tests/capi tests/ledger/test_control.py tests/adaptors/test_adaptors.py \
-	tests/adaptors/test_regions.py tests/adaptors/test_sampled.py tests/adaptors/test_conformance.py
+	tests/adaptors/test_regions.py tests/adaptors/test_sampled.py tests/adaptors/test_conformance.py \
+	tests/adaptors/test_cycles.py
 NOT_UNDER_ASAN = ulimit or preloaded or interposes or corpus or faults or another_handler or the_pure_implementation or guard_pages
 
 $(ASAN)/stamp: setup.py $(HEADERS) $(wildcard src/alloc/*.pyx src/alloc/*.pxd src/alloc/*.py src/alloc/*/*.py)
