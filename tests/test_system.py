@@ -15,6 +15,7 @@ print(s.statistics())
 """
 
 
+@pytest.mark.needs_glibc
 def test_plain_glibc(python):
     provider, evidence, _statistics = python(SHOW).splitlines()
     assert provider == "glibc"
