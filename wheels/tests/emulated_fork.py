@@ -36,7 +36,8 @@ for _ in range(10):
 forking = (time.time() - begun) / 10
 with open("/proc/self/status") as file:
     rss = next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
-print(f"{sys.argv[1]:>4} GiB: {reserving:.1f} s to reserve, {forking * 1000:.0f} ms a fork, RSS {rss >> 10} MiB")
+print(f"{sys.argv[1]:>4} GiB: {reserving:.1f} s to reserve,",
+    f"{forking * 1000:.0f} ms a fork, RSS {rss >> 10} MiB")
 """
 
 
