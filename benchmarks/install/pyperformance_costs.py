@@ -58,9 +58,12 @@ def report(mode, names, found):
     ratios = {name: found[mode, name][0] / found["stock", name][0] for name in names}
     lines = [
         f"`python benchmarks/install/pyperformance_costs.py --mode {mode} --write`, {machine()}.",
-        f"Mode `{mode}` against stock on {len(names)} of the script's {len(LOOPS)} benchmarks",
-        "(fewer: the run was cut short): instructions of the work (cachegrind, start-up",
-        "subtracted), its page faults, those of the whole run.",
+        f"Mode `{mode}` against stock on {len(names)} of the script's {len(LOOPS)} benchmarks"
+        + (" (the run was cut short):" if len(names) < len(LOOPS) else ":"),
+        "instructions of the work (cachegrind, start-up subtracted), its page faults, those of",
+        "the whole run. All threads count, and under valgrind the keeper looks some 50 times as",
+        "often for the same work. Where a dict lies decides some lookups: one run differs from",
+        "the next by up to a percent.",
         f"Targets: none above {TARGET}, geometric mean at most 1.00.",
         "",
         "| benchmark | million instructions, stock | ratio | faults of the work, stock | ours "

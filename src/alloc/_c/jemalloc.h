@@ -284,9 +284,12 @@ static void alloc_je_take_slots(void *library) {
  * threads keep little (docs/memory.md has the figures).  Python's lock lets hardly two
  * threads allocate at once; programs whose threads do may ask for more arenas.  Large
  * blocks begin on a page, as glibc's mapped ones do: a page more for each, to spread
- * them over the processor's caches, was a tenth of the peak of blocks of 16 to 60 KiB. */
+ * them over the processor's caches, was a tenth of the peak of blocks of 16 to 60 KiB.
+ * Blocks from 2 MiB on (jemalloc: from 8) lie apart, so that smaller ones do not cut up
+ * what the next of them, or the same one when it grows, could use. */
 #define ALLOC_JE_OPTIONS \
-    "narenas:1,tcache_max:32768,tcache_nslots_large:1,cache_oblivious:false"
+    "narenas:1,tcache_max:32768,tcache_nslots_large:1,cache_oblivious:false," \
+    "oversize_threshold:2097152"
 
 /* Write them into the small library that the private one needs, and that is loaded
  * before it.  A build without one keeps its own options; if the small library is

@@ -20,6 +20,7 @@
 /* Sizes from the first on, and up to the second one, are spared. */
 #define ALLOC_SPARE_LEAST (((size_t)14 << 10) + 1)
 #define ALLOC_SPARE_MOST ((size_t)4 << 20)
+#define ALLOC_SPARE_LARGE ((size_t)1 << 20) /* one above: in slot 0 */
 
 #define ALLOC_SPARE_CACHED ((size_t)32 << 10) /* up to here thread caches help, too */
 
@@ -27,7 +28,7 @@ enum { ALLOC_SPARES = 8, ALLOC_SPARES_SEEN = 64 };
 
 /* The first slots take all sizes. */
 static inline int alloc_spare_slots(size_t kept) {
-    return kept <= (size_t)256 << 10 ? ALLOC_SPARES : kept <= (size_t)1 << 20 ? 2 : 1;
+    return kept <= (size_t)256 << 10 ? ALLOC_SPARES : kept <= ALLOC_SPARE_LARGE ? 2 : 1;
 }
 
 static struct {
@@ -91,6 +92,14 @@ static void alloc_spare_release(uint64_t word) {
     if (word)
         alloc_je.sdallocx((void *)(alloc_je.base + (word & (((uint64_t)1 << 48) - 1))),
                           (size_t)(word >> 48) << 12, no_cache);
+}
+
+/* jemalloc is to be asked for `size`: a large block that is kept and did not fit goes
+ * back first, so that its pages can serve; else both would be there at the peak. */
+static inline void alloc_spare_yield(size_t size) {
+    uint64_t word = __atomic_load_n(&alloc_spare.slots[0], __ATOMIC_RELAXED);
+    if (ALLOC_UNLIKELY(size > ALLOC_SPARE_LARGE && word >> 48 > ALLOC_SPARE_LARGE >> 12))
+        alloc_spare_release(__atomic_exchange_n(&alloc_spare.slots[0], 0, __ATOMIC_ACQUIRE));
 }
 
 /* Free a block that `alloc_spare_noted`: into a slot, if it is of a size for it. */
@@ -162,7 +171,10 @@ static inline void *alloc_spare_malloc(size_t size) {
     void *ptr;
     if (!alloc_spare.on || !alloc_spare_fits(size))
         return alloc_je.malloc(size);
-    if ((ptr = alloc_spare_take(size)) == NULL && (ptr = alloc_je.malloc(size)) != NULL)
+    if ((ptr = alloc_spare_take(size)) != NULL)
+        return ptr;
+    alloc_spare_yield(size);
+    if ((ptr = alloc_je.malloc(size)) != NULL)
         alloc_spare_note(ptr);
     return ptr;
 }
@@ -175,6 +187,7 @@ static inline void *alloc_spare_calloc(size_t count, size_t size) {
         return alloc_je.calloc(count, size);
     if ((ptr = alloc_spare_take(bytes)) != NULL)
         return memset(ptr, 0, bytes);
+    alloc_spare_yield(bytes);
     if ((ptr = alloc_je.calloc(count, size)) != NULL)
         alloc_spare_note(ptr);
     return ptr;
@@ -206,6 +219,7 @@ static inline void *alloc_spare_realloc(void *ptr, size_t size) {
             return moved;
         }
     }
+    alloc_spare_yield(size);
     moved = alloc_je.rallocx(ptr, size ? size : 1, 0);
     if (moved != NULL && alloc_spare_fits(size))
         alloc_spare_note(moved);
