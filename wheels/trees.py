@@ -20,10 +20,11 @@ KNOWN = {
     "debian12": ("bookworm", "bookworm", "amd64", f"{LIBRARIES},libc6-dev,binutils,make,autoconf"),
 }
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
-# qemu-aarch64, opened at registration (F): the trees need not have it.
+# qemu-aarch64, opened at registration (F): the trees need not have it.  It is told the
+# program's argv[0] (P), by which a virtual environment's Python finds its own.
 AARCH64 = (
     rb":qemu-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:"
-    rb"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:%s:F"
+    rb"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:%s:PF"
 )
 
 
