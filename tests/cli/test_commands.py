@@ -36,6 +36,7 @@ def test_help_lists_the_commands():
     assert alloc_command("_startup")[0] == 2
 
 
+@pytest.mark.needs_glibc
 def test_info_for_people_and_as_json():
     status, out, _ = alloc_command("info")
     assert status == 0 and "allocator  jemalloc" in out and "BAD" not in out

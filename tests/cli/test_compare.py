@@ -32,6 +32,7 @@ def found(*words, **env):
     return result, {each["name"]: each for each in result["configurations"]}
 
 
+@pytest.mark.needs_glibc
 def test_each_configuration_is_run_as_it_says(tmp_path):
     log = tmp_path / "log"
     code = (

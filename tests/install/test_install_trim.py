@@ -33,10 +33,12 @@ print(rss() < before - 40, trims() > 0)
 """
 
 
+@pytest.mark.needs_glibc
 def test_what_libraries_freed_goes_back_by_itself(run):
     assert run("OPTIONS, WANTED = {}, True\n" + CODE) == "True True"
 
 
+@pytest.mark.needs_glibc
 @pytest.mark.parametrize(
     "options, env",
     [({}, {"ALLOC_MALLOC_TRIM": "0"}), ({"preset": "throughput"}, {})],
@@ -46,6 +48,7 @@ def test_it_can_be_switched_off(run, options, env):
     assert run(f"OPTIONS, WANTED = {options}, False\n" + CODE, env=env) == "False False"
 
 
+@pytest.mark.needs_glibc
 def test_uninstall_ends_it(run):
     code = CODE.replace("before = library()", "alloc.uninstall(); before = library()")
     assert run("OPTIONS, WANTED = {}, False\n" + code) == "False False"
