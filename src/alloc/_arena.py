@@ -21,7 +21,7 @@ from operator import index
 from ._arena_heap import HISTORY, Heap
 from ._arena_lease import Lease
 from ._arena_memory import MASK, Root
-from ._exchanged import Exchanged
+from ._block_base import BlockBase
 from .errors import (
     DoubleFreeError,
     HeapMisuseError,
@@ -29,11 +29,10 @@ from .errors import (
     SizeMismatchError,
     UseAfterFreeError,
 )
-from .layout import DEFAULT_ALIGN, EMPTY_ADDRESS, Layout, array_size, check
+from .layout import DEFAULT_ALIGN, EMPTY_ADDRESS, array_size, check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import NoReturn, SupportsIndex
 
     from ._ledger import HeapStatistics
@@ -44,7 +43,7 @@ _new = object.__new__
 _SIXTEEN = DEFAULT_ALIGN
 
 
-class Block(Exchanged):
+class Block(BlockBase):
     """Memory of an Arena; the `alloc.protocols.Block` contract.
 
     Exports a buffer from Python 3.12 on; ``.view`` is there everywhere.
@@ -60,9 +59,6 @@ class Block(Exchanged):
     _size: int
     _align: int
 
-    def __init__(self) -> None:
-        raise TypeError("blocks come from allocate()")
-
     def _live(self) -> Lease:
         lease = self._lease
         if lease is None or not lease.held:
@@ -76,24 +72,6 @@ class Block(Exchanged):
         if lease.chunk is None:
             return EMPTY_ADDRESS
         return lease.chunk.locate() + lease.pos
-
-    @property
-    def size(self) -> int:
-        """Bytes granted."""
-        self._live()
-        return self._size
-
-    @property
-    def align(self) -> int:
-        """Alignment granted, in bytes."""
-        self._live()
-        return self._align
-
-    @property
-    def layout(self) -> Layout:
-        """Size and alignment granted."""
-        self._live()
-        return Layout(self._size, self._align)
 
     @property
     def usable_size(self) -> int:
@@ -122,11 +100,6 @@ class Block(Exchanged):
         if root is None:
             root = lease.root = Root(lease.chunk, lease.pos & MASK, self._size)
         return root.view()
-
-    if sys.version_info >= (3, 12):
-
-        def __buffer__(self, flags: int, /) -> memoryview:
-            return self.view
 
     def resize(self, size: SupportsIndex, *, move: bool = True) -> bool:
         """Make the block ``size`` bytes; the common bytes are kept.
@@ -180,26 +153,6 @@ class Block(Exchanged):
             quick.append(lease)
         else:
             heap.give_back(lease)
-
-    def __len__(self) -> int:
-        self._live()
-        return self._size
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __enter__(self) -> Block:
-        self._live()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._lease is not None:
-            self.free()
 
     def __repr__(self) -> str:
         if self.freed:

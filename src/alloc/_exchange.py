@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from operator import index
 
-from ._exchanged import Exchanged
+from ._block_base import BlockBase
 from ._select import backend
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ def rebuild(buffer: Any, align: int) -> Block:
 
     A block that was itself handed over as the out-of-band buffer is returned as it is.
     """
-    if isinstance(buffer, (backend.Block, Exchanged)):
+    if isinstance(buffer, (backend.Block, BlockBase)):
         found: Block = buffer  # type: ignore[assignment]
         if found.align >= align:
             return found

@@ -116,15 +116,6 @@ class Block(AdaptorBlock):
         if not ended:
             super().__del__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not self.freed:
-            self.free()
-
 
 class Scope:
     """A checkpoint of a `Bump`, for one ``with``."""

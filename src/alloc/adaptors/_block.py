@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
-from alloc._exchanged import Exchanged
+from alloc._block_base import BlockBase
 from alloc.errors import DoubleFreeError, UseAfterFreeError
-from alloc.layout import EMPTY_ADDRESS, Layout, check
+from alloc.layout import EMPTY_ADDRESS, check
 
 from ._view import PYPY, export
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Any, SupportsIndex
 
     from ._base import Forwarding
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 _EMPTY = EMPTY_ADDRESS
 
 
-class Block(Exchanged):
+class Block(BlockBase):
     """Memory with an owner; the `alloc.protocols.Block` contract.
 
     Exports a buffer from Python 3.12 on; ``.view`` is there everywhere, and keeps
@@ -38,9 +35,6 @@ class Block(Exchanged):
     _align: int
     _busy: bool
     _exports: list[Callable[[], Any]] | None
-
-    def __init__(self) -> None:
-        raise TypeError("blocks come from allocate()")
 
     def _live(self) -> int:
         if not self._address:
@@ -68,24 +62,6 @@ class Block(Exchanged):
         return self._live()
 
     @property
-    def size(self) -> int:
-        """Bytes granted."""
-        self._live()
-        return self._size
-
-    @property
-    def align(self) -> int:
-        """Alignment granted, in bytes."""
-        self._live()
-        return self._align
-
-    @property
-    def layout(self) -> Layout:
-        """Size and alignment granted."""
-        self._live()
-        return Layout(self._size, self._align)
-
-    @property
     def usable_size(self) -> int:
         """Bytes from address to block end, at least ``size``; 0 if empty."""
         return self._owner.usable_size(self._live())
@@ -106,11 +82,6 @@ class Block(Exchanged):
         view, alive = export(self, self._live(), self._size)
         self._exports = [alive, *(e for e in self._exports or () if e() is not None)]
         return view
-
-    if sys.version_info >= (3, 12):
-
-        def __buffer__(self, flags: int, /) -> memoryview:
-            return self.view
 
     def resize(self, size: SupportsIndex, *, move: bool = True) -> bool:
         """Make the block ``size`` bytes; the common bytes are kept.
@@ -166,26 +137,6 @@ class Block(Exchanged):
         if address and self._size:
             self._address = 0
             self._owner._release(address, self._size, self._align)
-
-    def __len__(self) -> int:
-        self._live()
-        return self._size
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __enter__(self) -> Block:
-        self._live()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._address:
-            self.free()
 
     def __repr__(self) -> str:
         if self.freed:
