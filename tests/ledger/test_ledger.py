@@ -1,7 +1,6 @@
 """`alloc.ledger()`: it adds up, sees what was done, and says what it cannot know."""
 
 import json
-import mmap
 import os
 import sys
 
@@ -91,16 +90,23 @@ def test_it_sees_blocks_of_glibc_and_pymalloc(python):
     assert "something holds more" in text
 
 
-def test_it_says_what_nobody_accounts_for():
-    before = alloc.ledger()
-    held = mmap.mmap(-1, 40 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    for start in range(0, 40 * MIB, 4096):
-        held[start] = 1
-    after = alloc.ledger()
-    assert 38 * MIB < after.unexplained - before.unexplained < 42 * MIB
-    assert "nobody accounts for" in (after - before).explain()
-    held.close()
-    assert (alloc.ledger() - after)["process.rss"] < -38 * MIB
+def test_it_says_what_nobody_accounts_for(python):
+    # In a process of its own: what other tests left mapped and untouched hides a part.
+    code = """
+import alloc, mmap
+MIB = 1 << 20
+before = alloc.ledger()
+held = mmap.mmap(-1, 40 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for start in range(0, 40 * MIB, 4096):
+    held[start] = 1
+after = alloc.ledger()
+found = after.unexplained - before.unexplained
+assert 38 * MIB < found < 42 * MIB, (found, before.parts, after.parts)
+assert "nobody accounts for" in (after - before).explain()
+held.close()
+assert (alloc.ledger() - after)["process.rss"] < -38 * MIB
+"""
+    assert python(code) == ""
 
 
 @pytest.mark.needs_core
