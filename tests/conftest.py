@@ -29,6 +29,7 @@ COMPONENTS = {
     "loop": "asyncio.run (in a browser JavaScript runs the event loop)",
     "proc": "a /proc",
     "limits": "a limit on address space that holds (an emulator ignores it)",
+    "kernel": "a /proc of this program only, and process_vm_readv (an emulator: neither)",
     "glibc": "glibc: its name, its settings of malloc, its trim",
     "mallinfo2": "glibc 2.33 or newer: its accounts of malloc in 64 bits",
     "cc": "a C compiler and Python's headers and library",

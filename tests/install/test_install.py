@@ -204,6 +204,7 @@ else:
     run(code)
 
 
+@pytest.mark.needs_kernel
 @pytest.mark.skipif(
     sys.version_info < (3, 10), reason="pools of 3.9 are one OS page: no free pages"
 )
@@ -231,6 +232,7 @@ assert alloc.installed().given_back > 1 << 20
     run(code)
 
 
+@pytest.mark.needs_kernel
 @pytest.mark.skipif(
     sys.version_info < (3, 10), reason="pools of 3.9 are one OS page: no free pages"
 )
@@ -255,6 +257,7 @@ print('fine')
     assert run(code) == "fine"
 
 
+@pytest.mark.needs_kernel
 def test_trim_says_what_it_gave_back(run):
     # Decay may have given back a part by itself on a busy machine.
     code = """
@@ -297,6 +300,7 @@ print(work(rounds=2), done.routed)
     assert run(code, env={"JEMALLOC_SYS_RANGE": str(64 << 20)}) == "True ('raw', 'mem', 'obj')"
 
 
+@pytest.mark.needs_limits
 @pytest.mark.parametrize("limit", [400, 1000, 4000])
 def test_under_a_limit_of_address_space(run, limit):
     code = f"""

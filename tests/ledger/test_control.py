@@ -356,6 +356,7 @@ print(alloc.jemalloc.loaded(), "jemalloc_private" in open("/proc/self/maps").rea
     assert out == "jemalloc is not loaded; load() loads it\nFalse False"
 
 
+@pytest.mark.needs_kernel
 def test_the_preloaded_one_has_the_same_controls(python):
     import jemalloc_sys
 

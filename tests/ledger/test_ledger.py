@@ -109,6 +109,7 @@ assert (alloc.ledger() - after)["process.rss"] < -38 * MIB
     assert python(code) == ""
 
 
+@pytest.mark.needs_kernel
 @pytest.mark.needs_core
 @pytest.mark.needs_jemalloc
 @pytest.mark.parametrize("mode", ["arenas", "hybrid", "full"])
@@ -133,6 +134,7 @@ def test_it_sees_routed_memory(python, mode):
     assert abs(parts["unexplained"]) < 2 * MIB
 
 
+@pytest.mark.needs_kernel
 @pytest.mark.needs_core
 @pytest.mark.needs_jemalloc
 def test_explain_tells_live_from_retained_from_fragmented(python):

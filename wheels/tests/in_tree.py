@@ -22,7 +22,7 @@ from trees import inside, tree
 # tree: the wheels' architecture, the tree's Python, what is not there
 PYTHONS = {
     "debian11": ("x86_64", "3.9", ["mallinfo2"]),
-    "aarch64": ("aarch64", "3.11", ["limits"]),
+    "aarch64": ("aarch64", "3.11", ["limits", "kernel"]),
 }
 RUN = "opt/run"
 # What an emulated program has of addresses: the range that jemalloc-sys reserves is then 8 GiB.
