@@ -38,6 +38,18 @@ print(np._core.multiarray.get_handler_name() if hasattr(np, '_core') else
     assert run(code).split() == ["routed", "routed", handler]
 
 
+def test_arrays_above_256_mib_stay_with_malloc(run):
+    code = f"""{HELP}
+alloc.install()
+most = 256 << 20
+print(*(ours(make(n, np.uint8)) for make in (np.empty, np.zeros) for n in (most, most + 1)))
+array = np.ones(1 << 20, np.uint8)
+array.resize(most + 1, refcheck=False)
+print(ours(array), array[:1 << 20].all(), array[1 << 20:].any())
+"""
+    assert run(code).split("\n") == ["True False True False", "False True False"]
+
+
 @pytest.mark.parametrize("allocator", ["default", "debug"])
 def test_small_arrays_are_right_whatever_is_switched(run, allocator):
     # A block of 8 bytes from RAW had come back as one of 16.

@@ -159,3 +159,34 @@ alloc.uninstall(); alloc.trim()
 print('fine')
 """
     assert run(code) == "fine"
+
+
+def test_a_large_one_makes_room_for_another_large_size(run):
+    code = """
+alloc.install(numpy=False)
+free(malloc(3 << 20))
+before = _route.figures()['spare']
+small, large = malloc(500_000), malloc(2 << 20)
+print(before, _route.figures()['spare'])
+"""
+    assert run(RAW + code) == f"{3 << 20} 0"
+
+
+def test_blocks_above_256_mib_stay_with_malloc(run):
+    # Freed, they would be kept until the decay is over: nobody has room for two of them.
+    code = """
+alloc.install(numpy=False)
+owns, most = alloc.Jemalloc().owns, 256 << 20
+blocks = [malloc(most), malloc(most + 1), calloc(most, 1), calloc(2, most // 2 + 1)]
+print(*map(owns, blocks))
+assert calloc(1 << 62, 8) is None and malloc(1 << 62) is None
+grown = malloc(1 << 20)
+ctypes.memset(grown, 7, 1 << 20)
+grown = realloc(grown, most + 1)
+print(owns(grown), ctypes.string_at(grown, 1 << 20) == bytes([7]) * (1 << 20))
+alloc.uninstall()
+for block in [*blocks, grown]:
+    free(block)
+print(alloc.installed().fallbacks)
+"""
+    assert run(RAW + code).split("\n") == ["True False True False", "False True", "0"]

@@ -57,7 +57,7 @@ static inline int alloc_numpy_routed(void) {
 
 static void *alloc_numpy_malloc(void *ctx, size_t size) {
     void *ptr;
-    if (alloc_numpy_routed()) {
+    if (alloc_numpy_routed() && size <= ALLOC_ROUTE_MOST) {
         size_t bucket = alloc_numpy_bucket(size);
         if (bucket && alloc_numpy.counts[bucket])
             return alloc_numpy.buckets[bucket][--alloc_numpy.counts[bucket]];
@@ -69,15 +69,17 @@ static void *alloc_numpy_malloc(void *ctx, size_t size) {
 
 static void *alloc_numpy_calloc(void *ctx, size_t count, size_t size) {
     void *ptr;
-    if (!alloc_numpy_routed())
+    size_t bytes;
+    if (!alloc_numpy_routed() || __builtin_mul_overflow(count, size, &bytes) ||
+        bytes > ALLOC_ROUTE_MOST)
         return alloc_numpy.old.allocator.calloc(ctx, count, size);
-    if (count * size < 1024 && count < 1024 && size < 1024) {
-        ptr = alloc_numpy_malloc(ctx, count * size);
-        return ptr ? memset(ptr, 0, count * size) : NULL;
+    if (bytes < 1024) {
+        ptr = alloc_numpy_malloc(ctx, bytes);
+        return ptr ? memset(ptr, 0, bytes) : NULL;
     }
     if ((ptr = alloc_spare_calloc(count, size)) != NULL) {
-        if (count * size >= ALLOC_HUGE)
-            alloc_route_advise(ptr, count * size);
+        if (bytes >= ALLOC_HUGE)
+            alloc_route_advise(ptr, bytes);
         return ptr;
     }
     return alloc_numpy.old.allocator.calloc(ctx, count, size);
@@ -105,7 +107,8 @@ static void *alloc_numpy_realloc(void *ctx, void *ptr, size_t size) {
         return alloc_numpy_malloc(ctx, size);
     if (!alloc_je_owns(NULL, ptr))
         return alloc_numpy.old.allocator.realloc(ctx, ptr, size);
-    if (alloc_numpy_routed() && (moved = alloc_spare_realloc(ptr, size < 16 ? 16 : size)) != NULL) {
+    if (alloc_numpy_routed() && size <= ALLOC_ROUTE_MOST &&
+        (moved = alloc_spare_realloc(ptr, size < 16 ? 16 : size)) != NULL) {
         if (size >= ALLOC_HUGE)
             alloc_route_advise(moved, size);
         return moved;

@@ -31,6 +31,11 @@ enum { ALLOC_RAW, ALLOC_MEM, ALLOC_OBJ, ALLOC_DOMAINS };
 #define ALLOC_HUGE ((size_t)4 << 20)
 #define ALLOC_HUGE_PAGE ((uintptr_t)2 << 20)
 
+/* Larger blocks stay with the old allocator, which unmaps them at once.  jemalloc would
+ * keep a freed one until its decay is over, and who frees 8 GB to ask for 16 has no room
+ * for both. */
+#define ALLOC_ROUTE_MOST ((size_t)256 << 20)
+
 typedef void *(*alloc_malloc_function)(size_t);
 typedef void *(*alloc_malloc_function_with_ctx)(void *, size_t);
 
@@ -107,7 +112,12 @@ static inline void *alloc_route_malloc(const PyMemAllocatorEx *old, int routed, 
     if (ALLOC_UNLIKELY(alloc_route.odd & ALLOC_EXHAUSTED) &&
         (ptr = old->malloc(old->ctx, size)) != NULL)
         return ptr;
-    ptr = size < ALLOC_SPARE_LEAST ? alloc_je.malloc(size) : alloc_route_large(size);
+    if (ALLOC_LIKELY(size < ALLOC_SPARE_LEAST))
+        ptr = alloc_je.malloc(size);
+    else if (ALLOC_LIKELY(size <= ALLOC_ROUTE_MOST))
+        ptr = alloc_route_large(size);
+    else
+        return old->malloc(old->ctx, size);
     if (ALLOC_UNLIKELY(ptr == NULL))
         return alloc_route_no_room(old->malloc(old->ctx, size));
     return ptr;
@@ -115,8 +125,10 @@ static inline void *alloc_route_malloc(const PyMemAllocatorEx *old, int routed, 
 
 static inline void *alloc_route_calloc(const PyMemAllocatorEx *old, int routed, size_t count,
                                        size_t size) {
+    size_t bytes;
     void *ptr;
-    if (ALLOC_UNLIKELY(!routed))
+    if (ALLOC_UNLIKELY(!routed || __builtin_mul_overflow(count, size, &bytes) ||
+                       bytes > ALLOC_ROUTE_MOST))
         return old->calloc(old->ctx, count, size);
     if (ALLOC_UNLIKELY(alloc_route.odd & ALLOC_EXHAUSTED) &&
         (ptr = old->calloc(old->ctx, count, size)) != NULL)
@@ -124,8 +136,8 @@ static inline void *alloc_route_calloc(const PyMemAllocatorEx *old, int routed, 
     ptr = alloc_spare_calloc(count, size);
     if (ALLOC_UNLIKELY(ptr == NULL))
         return alloc_route_no_room(old->calloc(old->ctx, count, size));
-    if (ALLOC_UNLIKELY(count * size >= ALLOC_HUGE))
-        alloc_route_advise(ptr, count * size);
+    if (ALLOC_UNLIKELY(bytes >= ALLOC_HUGE))
+        alloc_route_advise(ptr, bytes);
     return ptr;
 }
 
@@ -169,7 +181,8 @@ static inline void *alloc_route_realloc(const PyMemAllocatorEx *old, int routed,
         return alloc_route_malloc(old, routed, size);
     if (!alloc_je_owns(NULL, ptr))
         return old->realloc(old->ctx, ptr, size);
-    if (ALLOC_UNLIKELY(!routed) && (moved = alloc_route_migrate(old, ptr, size)) != NULL)
+    if (ALLOC_UNLIKELY(!routed || size > ALLOC_ROUTE_MOST) &&
+        (moved = alloc_route_migrate(old, ptr, size)) != NULL)
         return moved;
     moved = alloc_spare_realloc(ptr, size);
     if (ALLOC_UNLIKELY(moved == NULL))
