@@ -57,11 +57,11 @@ static inline int alloc_numpy_routed(void) {
 
 static void *alloc_numpy_malloc(void *ctx, size_t size) {
     void *ptr;
-    if (alloc_numpy_routed() && size <= ALLOC_ROUTE_MOST) {
+    if (alloc_numpy_routed()) {
         size_t bucket = alloc_numpy_bucket(size);
         if (bucket && alloc_numpy.counts[bucket])
             return alloc_numpy.buckets[bucket][--alloc_numpy.counts[bucket]];
-        if ((ptr = alloc_route_large(size < 16 ? 16 : size)) != NULL)
+        if (size <= ALLOC_ROUTE_MOST && (ptr = alloc_route_large(size < 16 ? 16 : size)) != NULL)
             return ptr;
     }
     return alloc_numpy.old.allocator.malloc(ctx, size);
@@ -70,8 +70,8 @@ static void *alloc_numpy_malloc(void *ctx, size_t size) {
 static void *alloc_numpy_calloc(void *ctx, size_t count, size_t size) {
     void *ptr;
     size_t bytes;
-    if (!alloc_numpy_routed() || __builtin_mul_overflow(count, size, &bytes) ||
-        bytes > ALLOC_ROUTE_MOST)
+    if (!alloc_numpy_routed() || ALLOC_UNLIKELY(__builtin_mul_overflow(count, size, &bytes) ||
+                                                bytes > ALLOC_ROUTE_MOST))
         return alloc_numpy.old.allocator.calloc(ctx, count, size);
     if (bytes < 1024) {
         ptr = alloc_numpy_malloc(ctx, bytes);
