@@ -57,7 +57,8 @@ def fresh():
 
     def run(snippet, env=None, prelude=PRELUDE, shell="", stderr=""):
         code = prelude + textwrap.dedent(snippet)
-        command = [sys.executable, "-c", code]
+        # From 3.12 on Python warns of every fork beside threads: what is tested here.
+        command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", code]
         if shell:
             command = ["/bin/sh", "-c", shell + '; exec "$0" "$@"'] + command
         done = subprocess.run(
