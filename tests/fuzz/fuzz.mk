@@ -83,7 +83,7 @@ ASAN_TESTS = tests/test_semantics.py tests/test_global.py tests/test_jemalloc.py
 	tests/adaptors/test_cycles.py
 NOT_UNDER_ASAN = ulimit or preloaded or interposes or corpus or faults or another_handler or the_pure_implementation or guard_pages
 
-$(ASAN)/stamp: setup.py $(HEADERS) $(wildcard src/alloc/*.pyx src/alloc/*.pxd src/alloc/*.py src/alloc/*/*.py)
+$(ASAN)/stamp: setup.py $(HEADERS) $(wildcard src/alloc/*.pyx src/alloc/*.pxi src/alloc/*.pxd src/alloc/*.py src/alloc/*/*.py)
 	$(call say,the core with ASan and UBSan)
 	@rm -rf $(ASAN)
 	@mkdir -p $(ASAN)
