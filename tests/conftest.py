@@ -18,6 +18,8 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "kit"))
 
+import patience
+
 import alloc
 
 COMPONENTS = {
@@ -88,6 +90,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if patience.PATIENCE != 1:
+        patience.stretch()
     for name, what in COMPONENTS.items():
         config.addinivalue_line("markers", f"needs_{name}: needs {what}")
     # A shell starts its background jobs with SIGINT ignored, and programs inherit that:

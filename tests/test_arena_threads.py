@@ -11,6 +11,7 @@ import time
 import traceback
 
 import pytest
+from patience import seconds
 
 import alloc
 from alloc._arena import Arena
@@ -91,7 +92,7 @@ def child(body):
             traceback.print_exc()
         finally:
             os._exit(status)
-    end = time.monotonic() + 30
+    end = time.monotonic() + seconds(30)
     while time.monotonic() < end:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from patience import seconds
 
 from alloc.cli import _configs, _measure, _verdict
 
@@ -94,7 +95,7 @@ def test_nothing_of_a_run_outlives_it(tmp_path):
     )
     assert run.failed == "exit status 1"
     pid = int((tmp_path / "pid").read_text())
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + seconds(10)
     while alive(pid) and time.monotonic() < limit:
         time.sleep(0.01)
     assert not alive(pid)
@@ -173,7 +174,7 @@ def test_a_configuration_that_fails_is_told_and_not_taken():
 def test_a_signal_ends_the_command_too(tmp_path, number):
     code = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     process = subprocess.Popen([*COMPARE, "--", sys.executable, "-c", code], stdout=-1, stderr=-1)
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + seconds(60)
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         assert time.monotonic() < limit
         time.sleep(0.01)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import seconds
 
 CODE = """
 from alloc.cli import _show
@@ -29,7 +30,7 @@ def in_a_terminal(code, **env):
     )
     os.close(follower)
     shown = b""
-    while select.select([leader], [], [], 60)[0]:
+    while select.select([leader], [], [], seconds(60))[0]:
         try:
             part = os.read(leader, 65536)
         except OSError:  # Linux: the other side has gone
@@ -38,7 +39,7 @@ def in_a_terminal(code, **env):
             break
         shown += part
     os.close(leader)
-    assert process.wait(timeout=30) == 0, shown
+    assert process.wait(timeout=seconds(30)) == 0, shown
     return shown.decode().replace("\r\n", "\n")
 
 

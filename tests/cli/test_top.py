@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import seconds
 
 pytestmark = [pytest.mark.needs_core, pytest.mark.needs_jemalloc, pytest.mark.needs_proc]
 
@@ -69,7 +70,7 @@ def test_another_user_gets_nothing_even_when_connected(server):
             os.chmod(name, 0o777)
             os.seteuid(65534)
             one = socket.socket(socket.AF_UNIX)
-            one.settimeout(10)
+            one.settimeout(seconds(10))
             one.connect(name)
             answer = one.recv(100)
         except PermissionError:

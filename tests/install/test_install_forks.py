@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from patience import seconds
 
 pytestmark = [
     pytest.mark.needs_core,
@@ -10,11 +11,11 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc"),
 ]
 
-CHURN = """
+CHURN = f"""
 import alloc, faulthandler, os, threading, time, warnings
 from alloc import _route
 warnings.simplefilter('ignore')            # forks among threads of our own making
-faulthandler.dump_traceback_later(100, exit=True)
+faulthandler.dump_traceback_later({seconds(100)}, exit=True)
 def arenas(n=60_000):
     held = [object() for _ in range(n)]
 def until(what):

@@ -1,6 +1,7 @@
 """The few free blocks of 14 KiB to 4 MiB that `install()` keeps aside, and growing blocks."""
 
 import pytest
+from patience import seconds
 
 pytestmark = [pytest.mark.needs_core, pytest.mark.needs_jemalloc]
 
@@ -52,7 +53,7 @@ def test_they_are_given_back(run, how):
     code = f"""
 import time
 def wait():                                # the keeper's looks
-    end = time.monotonic() + 30
+    end = time.monotonic() + {seconds(30)}
     while _route.figures()['spare'] and time.monotonic() < end:
         time.sleep(0.05)
 alloc.install(numpy=False)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import seconds
 
 pytestmark = [pytest.mark.needs_core, pytest.mark.needs_jemalloc]
 
@@ -136,7 +137,7 @@ print('fine')
 
 
 def test_a_child_forked_from_a_thread_comes_to_its_end(run):
-    code = """
+    code = f"""
 import alloc, os, threading, time, warnings
 warnings.simplefilter('ignore')
 alloc.install(numpy=False)
@@ -148,7 +149,7 @@ def forks(out):
         del held, objects
         time.sleep(0.3)
         return                              # the thread's function returns: the child's end
-    deadline = time.time() + 20
+    deadline = time.time() + {seconds(20)}
     while time.time() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:

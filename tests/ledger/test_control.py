@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from patience import seconds
 
 import alloc
 
@@ -229,11 +230,11 @@ def test_blocks_in_another_threads_cache_keep_an_arena():
         for block in blocks:
             block.free()
         freed.set()
-        end.wait(20)
+        end.wait(seconds(20))
 
     thread = threading.Thread(target=free)
     thread.start()
-    assert freed.wait(20)
+    assert freed.wait(seconds(20))
     with pytest.raises(ValueError, match="live blocks"):
         arena.destroy()
     end.set()

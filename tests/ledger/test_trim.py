@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from patience import seconds
 
 import alloc
 from alloc import _trim
@@ -86,13 +87,13 @@ def test_one_thread_trims_while_others_go_on(monkeypatch):
 
     def slow(collect):
         entered.set()
-        leave.wait(10)
+        leave.wait(seconds(10))
         return real(collect)
 
     monkeypatch.setattr(_trim, "_trim", slow)
     thread = threading.Thread(target=lambda: results.append(alloc.trim()))
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(seconds(10))
     assert alloc.trim(every=0) is None  # busy
     leave.set()
     thread.join()
@@ -120,7 +121,7 @@ def test_off_the_event_loop(monkeypatch):
     trim = _trim._trim
 
     def waiting(collect):
-        assert beating.wait(60)
+        assert beating.wait(seconds(60))
         return trim(collect)
 
     monkeypatch.setattr(_trim, "_trim", waiting)

@@ -86,6 +86,7 @@ def main():
     environ = {"HOME": f"/{RUN}/home"}
     if arch != os.uname().machine:
         environ["QEMU_RESERVED_VA"] = SPACE
+        environ["ALLOC_TEST_PATIENCE"] = "10"
     if options.page:
         environ["QEMU_PAGESIZE"] = options.page
     python = f"/{RUN}/venv/bin/python"

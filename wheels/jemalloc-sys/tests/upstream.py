@@ -9,7 +9,7 @@ these passes.  Options and compiler come from the environment, as in a build;
 JEMALLOC_TEST_PREFIX runs the programs of a foreign architecture.
 
 static, preload  upstream's `make check`, test by test
-private          the unit tests with range.c and boot.c linked in, jemalloc's
+private          the unit tests with range.c, boot.c and zero.c linked in, jemalloc's
                  calls wrapped as in the library; the integration tests with the
                  library itself
 """
@@ -30,9 +30,11 @@ from jemalloc_build import recipe
 from jemalloc_build.options import Options
 from jemalloc_build.source import prepare
 
-WRAP = "-Wl,--wrap=mmap,--wrap=munmap,--wrap=sbrk,--wrap=pthread_self"
-# The names that range.c uses, as the unit tests' copy of jemalloc has them.  It starts
-# when a test first asks, not when the program is loaded: no block is tried before.
+ZERO = "jet_ehooks_default_zero_impl"
+WRAP = f"-Wl,--wrap=mmap,--wrap=munmap,--wrap=sbrk,--wrap=pthread_self,--wrap={ZERO}"
+# The names that range.c uses, as the unit tests' copy of jemalloc has them (as it has
+# zero.c's, jet_).  It starts when a test first asks, not when the program is loaded: no
+# block is tried before.
 NAMES = {
     "malloc_conf": "jet_malloc_conf",
     "malloc_conf_2_conf_harder": "jet_malloc_conf_2_conf_harder",
@@ -106,9 +108,11 @@ def units_private(options, source, folder, log):
     if options.tls_cache:
         compiler += ["-DJE_BOOT_TSD=1"]
     names = [f"-Dje_{name}={jet}" for name, jet in NAMES.items()]
+    for which in ("__real_", "__wrap_"):
+        names.append(f"-D{which}{ZERO.replace('jet_', 'je_')}={which}{ZERO}")
     with open(os.path.join(folder, "ours_stubs.c"), "w", encoding="utf-8") as file:
         file.write(STUBS)
-    paths = [os.path.join(recipe.NATIVE, name) for name in ("range.c", "boot.c")]
+    paths = [os.path.join(recipe.NATIVE, name) for name in ("range.c", "boot.c", "zero.c")]
     objects = []
     for path in [*paths, "ours_stubs.c"]:
         objects.append("ours_" + os.path.basename(path)[:-1] + "o")
