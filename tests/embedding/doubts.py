@@ -27,8 +27,11 @@ standalone("seccomp, rt_sigprocmask restricted", "needs_cc", verdict="guest")(
 
 
 def _without_proc(kit, *command, **environ):
-    options = ["-m"] if os.geteuid() == 0 else ["-r", "-m"]
-    hidden = [program("unshare"), *options, "sh", "-c", 'umount -l /proc && exec "$@"', "sh"]
+    # Who is root only in a namespace of his own may cover /proc, and not take it away.
+    options, hide = ["-m"], "umount -l /proc"
+    if os.geteuid() != 0:
+        options, hide = ["-r", "-m"], "mount -t tmpfs none /proc"
+    hidden = [program("unshare"), *options, "sh", "-c", f'{hide} && exec "$@"', "sh"]
     return kit.run([*hidden, *(command or (kit.python, REPORT))], **environ)
 
 
