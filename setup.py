@@ -30,14 +30,14 @@ def core():
 
     headers = [f"{SOURCE}/_c/{name}" for name in os.listdir(f"{SOURCE}/_c")]
     public = [f"{SOURCE}/include/alloc/{name}" for name in os.listdir(f"{SOURCE}/include/alloc")]
-    names = ("_table", "_raw", "_again", "_core", "_pool", "_span", "regions")
+    names = ("_table", "_threads", "_raw", "_again", "_core", "_pool", "_span", "regions")
     shared = [f"{SOURCE}/{name}.pxd" for name in names]
     modules = [
         Extension(
             f"alloc.{name}",
             [f"{SOURCE}/{name}.pyx"],
             include_dirs=INCLUDES,
-            depends=[*headers, *public, *shared, f"{SOURCE}/_block.pxi"],
+            depends=[*headers, *public, *shared, f"{SOURCE}/_block.pxi", f"{SOURCE}/_global.pxi"],
             # Types on the heap are made anew after Py_Initialize, see _again.pxd.
             define_macros=[("CYTHON_USE_TYPE_SPECS", "1"), ("ALLOC_TABLE_ONLY", "1")],
             libraries=["dl"] if sys.platform.startswith("linux") else [],

@@ -21,7 +21,7 @@ def layer_table():
 
 
 LAYERS = layer_table()
-INCLUDED = {"_block.pxi": "_core"}  # part of that module
+INCLUDED = {"_block.pxi": "_core", "_global.pxi": "_core"}  # part of that module
 SHARED = [name for name in LAYERS if name.endswith(".pxd")]  # no module of the same name
 
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
-# cython: autotestdict=False
+# cython: autotestdict=False, freethreading_compatible=True
 """The accounts of glibc and pymalloc, for the ledger.  Changes nothing.
 
 All functions need the GIL; any thread.

@@ -1,6 +1,6 @@
 # cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
 # cython: autotestdict=False, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: nonecheck=False
+# cython: nonecheck=False, freethreading_compatible=True
 """The adaptors that are tables of their own: what `adaptors` builds on where it can.
 
 They keep their upstream, and their blocks keep them.  A block is not known to the
@@ -70,11 +70,12 @@ cdef class Wrapping(NativeAllocator):
     cdef alloc_table own
 
     cdef int wrap(self, upstream) except -1:
-        if self.up is not None:
-            raise TypeError("this adaptor has its upstream already")
         if not isinstance(upstream, NativeAllocator):
             raise TypeError(f"a native allocator is needed, got {upstream!r}")
-        self.up = upstream
+        with cython.critical_section(self):
+            if self.up is not None:
+                raise TypeError("this adaptor has its upstream already")
+            self.up = upstream
         return 0
 
     @property
@@ -156,14 +157,19 @@ cdef void tell(void *python, int crime, const alloc_guard_slot *slot, const char
         guard._found(crime, <uintptr_t>ptr, <uintptr_t>slot.ptr, slot.size, slot.align, offset,
                      size, align, born, died)
     except BaseException as error:
-        if not guard.direct:
-            raise  # a Block's free, or a finalizer: to sys.unraisablehook
-        guard.pending = error
+        with cython.critical_section(guard):
+            if guard.direct:
+                guard.pending = error
+                return
+        raise  # a Block's free, or a finalizer: to sys.unraisablehook
 
 
 @cython.no_gc_clear  # blocks of a cycle end by way of its table
 cdef class Sampled(Wrapping):
-    """One block in N between OS pages that nobody may touch."""
+    """One block in N between OS pages that nobody may touch.
+
+    Without a GIL ``direct`` and ``pending`` are under its critical section.
+    """
 
     cdef alloc_guard guard
     cdef bint direct           # a call that can raise is under way
@@ -173,8 +179,9 @@ cdef class Sampled(Wrapping):
     def __init__(self, upstream, uint32_t every, uint64_t seed, size_t slots, size_t room,
                  bint faults, stack):
         global take_text
-        take_text = stack
         self.wrap(upstream)
+        if take_text is None:
+            take_text = stack
         self.guard.python = <void *>self
         self.guard.stack = put_stack
         self.guard.report = tell
@@ -197,6 +204,7 @@ cdef class Sampled(Wrapping):
         """Blocks whose turn it was, but that were too large, or found all slots in use."""
         return self.guard.missed
 
+    @cython.critical_section
     def check(self):
         """Look at what is left of the pages of all guarded blocks that are live.
 
@@ -218,12 +226,14 @@ cdef class Sampled(Wrapping):
 
     # The same as the base's, and then what was found in them is raised.
 
+    @cython.critical_section
     def free(self, address):
         cdef void *ptr = to_pointer(address)
         self.direct = True
         release(self.table, ptr, 0, DEFAULT_ALIGN)
         self.after()
 
+    @cython.critical_section
     def free_sized(self, address, size, align=16):
         cdef size_t s, a
         to_layout(size, align, &s, &a)
@@ -234,6 +244,7 @@ cdef class Sampled(Wrapping):
         release(self.table, ptr, s, a)
         self.after()
 
+    @cython.critical_section
     def realloc(self, address, size):
         cdef size_t s = to_size(size)
         cdef void *ptr = to_pointer(address)

@@ -26,8 +26,7 @@ cdef class Block:
 
     @property
     def address(self):
-        live(self)
-        return <uintptr_t>self.ptr
+        return <uintptr_t>live(self)
 
     @property
     def size(self):
@@ -48,10 +47,11 @@ cdef class Block:
 
     @property
     def usable_size(self):
-        live(self)
-        if self.nbytes == 0:
-            return 0
-        return self.table.usable_size(self.table.ctx, self.ptr)
+        with cython.critical_section(self):
+            live(self)
+            if self.nbytes == 0:
+                return 0
+            return self.table.usable_size(self.table.ctx, self.ptr)
 
     @property
     def allocator(self):
@@ -70,33 +70,31 @@ cdef class Block:
         cdef size_t new_size, align
         # Converted first: __index__ is foreign code and may free the block.
         to_layout(size, SIXTEEN, &new_size, &align)
-        live(self)
-        unexported(self)
-        if new_size == self.nbytes:
-            return True
-        if new_size > 0 and self.nbytes > 0 and self.table.resize(
-                self.table.ctx, self.ptr, self.nbytes, self.alignment, new_size):
+        with cython.critical_section(self):
+            live(self)
+            unexported(self)
+            if new_size == self.nbytes:
+                return True
+            if new_size > 0 and self.nbytes > 0 and self.table.resize(
+                    self.table.ctx, self.ptr, self.nbytes, self.alignment, new_size):
+                self.nbytes = new_size
+                return True
+            if not move:
+                return False
+            if self.alignment != align:
+                from alloc.layout import check
+
+                check(new_size, self.alignment)
+            self.ptr = regrant(self.table, self.ptr, self.nbytes, self.alignment, new_size)
             self.nbytes = new_size
             return True
-        if not move:
-            return False
-        if self.alignment != align:
-            from alloc.layout import check
-
-            check(new_size, self.alignment)
-        self.ptr = regrant(self.table, self.ptr, self.nbytes, self.alignment, new_size)
-        self.nbytes = new_size
-        return True
 
     def free(self):
-        cdef void *ptr = self.ptr
+        cdef void *ptr = take(self)
         if ptr is NULL:
             from alloc.errors import DoubleFreeError
 
             raise DoubleFreeError("the block was freed already")
-        if self.exports > 0:
-            unexported(self)
-        self.ptr = NULL
         release(self.table, ptr, self.nbytes, self.alignment)
 
     def __len__(self):
@@ -108,19 +106,16 @@ cdef class Block:
         return self
 
     def __exit__(self, kind, value, traceback):
-        cdef void *ptr = self.ptr
-        if self.exports > 0:
-            unexported(self)
-        self.ptr = NULL
-        release(self.table, ptr, self.nbytes, self.alignment)
+        release(self.table, take(self), self.nbytes, self.alignment)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        live(self)
-        PyBuffer_FillInfo(buffer, self, self.ptr, <Py_ssize_t>self.nbytes, False, flags)
-        self.exports += 1
+        with cython.critical_section(self):
+            PyBuffer_FillInfo(buffer, self, live(self), <Py_ssize_t>self.nbytes, False, flags)
+            self.exports += 1
 
     def __releasebuffer__(self, Py_buffer *buffer):
-        self.exports -= 1
+        with cython.critical_section(self):
+            self.exports -= 1
 
     @property
     def __array_interface__(self):
@@ -151,18 +146,38 @@ cdef class Block:
 
 
 # No methods of the class: these would give it a field more.
-cdef int live(Block self) except -1:
-    if self.ptr is NULL:
+cdef void *live(Block self) except NULL:
+    cdef void *ptr = self.ptr
+    if ptr is NULL:
         from alloc.errors import UseAfterFreeError
 
         raise UseAfterFreeError("the block was freed")
-    return 0
+    return ptr
 
 
-cdef int unexported(Block self) except -1:
-    if self.exports > 0:
-        raise BufferError(f"the block has {self.exports} exported buffer(s)")
-    return 0
+cdef void *take(Block self) except? NULL:
+    """The pointer, for the one who is to free it; NULL for all who come later.  The other
+    fields stay as they are from then on."""
+    cdef section here
+    cdef void *ptr
+    cdef Py_ssize_t exports
+    enter(&here, <PyObject *>self)
+    ptr = self.ptr
+    exports = self.exports
+    if exports == 0:
+        self.ptr = NULL
+    leave(&here)
+    if exports:
+        refuse_exports(exports)
+    return ptr
+
+
+cdef int refuse_exports(Py_ssize_t exports) except -1:
+    raise BufferError(f"the block has {exports} exported buffer(s)")
+
+
+cdef inline int unexported(Block self) except -1:
+    return refuse_exports(self.exports) if self.exports else 0
 
 
 cdef int adopt() except -1:

@@ -1,10 +1,11 @@
-# cython: language_level=3, binding=False, autotestdict=False
+# cython: language_level=3, binding=False, autotestdict=False, freethreading_compatible=True
 """The C interface: the capsule ``alloc._C_API``, which ``alloc_api.h`` reads.
 
 Imported by the first extension module that asks.  From then on allocators written in
 Python serve C callers, too: by a table whose slots take the GIL.
 """
 
+cimport cython
 from cpython.exc cimport PyErr_Fetch, PyErr_Restore
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
@@ -113,10 +114,16 @@ cdef int py_owns(void *ctx, const void *ptr) noexcept with gil:
     return bool(ask(ctx, "owns", (<uintptr_t>ptr,)))
 
 
+cdef object lock = object()    # of the next
 cdef list served = []    # (allocator, its name, address of its table): for ever, as tables live
 
 
 cdef const alloc_table *make_table(object allocator) except NULL:
+    with cython.critical_section(lock):
+        return find_table(allocator)
+
+
+cdef const alloc_table *find_table(object allocator) except NULL:
     cdef alloc_table *table
     for known, _, address in served:
         if known is allocator:

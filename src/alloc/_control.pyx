@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
-# cython: autotestdict=False
+# cython: autotestdict=False, freethreading_compatible=True
 """jemalloc's ``mallctl`` by resolved numbers.
 
 No policy: names, types and what is safe are `alloc.jemalloc`'s.  Calling with a wrong
@@ -7,6 +7,7 @@ type is refused by jemalloc (``EINVAL``); to destroy what is in use is not.  All
 functions need the GIL; those that may take long run without it.
 """
 
+cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy
 
@@ -15,6 +16,8 @@ from alloc._again cimport Py_AtExit, forget_module
 Py_AtExit(forget_module)
 
 USABLE = True  # None in a module of an interpreter that has ended
+
+cdef object lock = object()    # of loading jemalloc
 
 
 cdef extern from "_c/mallctl.h" nogil:
@@ -39,10 +42,11 @@ cdef extern from "_c/mallctl.h" nogil:
 def load(str library):
     """Load the private jemalloc.  ``None``, or why it cannot be."""
     cdef char why[512]
-    path = library.encode()
-    if je_load(path, why, sizeof(why)) != 0:
-        return (<bytes>why).decode(errors="replace")
-    find_private(path)
+    cdef bytes path = library.encode()
+    with cython.critical_section(lock):
+        if je_load(path, why, sizeof(why)) != 0:
+            return (<bytes>why).decode(errors="replace")
+        find_private(path)
     return None if private_functions.by_mib is not NULL else "it has no mallctl"
 
 

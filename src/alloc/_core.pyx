@@ -1,12 +1,14 @@
 # cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
 # cython: autotestdict=False, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: nonecheck=False
+# cython: nonecheck=False, freethreading_compatible=True
 """The compiled core: backends, blocks, and dispatch through the C table.
 
 Hot path: one indirect call through `alloc_table`, no lock, no counter.  What not
 everyone needs is an adaptor.  In front of the hottest functions here stand those of
 `_c/entry.h`, which take the ordinary calls; these take all.  All functions here need
 the GIL and may be called from any thread; the table's slots need no GIL (`alloc.h`).
+Without a GIL a block changes under its critical section, and what is global under that
+of ``lock``; who only reads needs neither.
 """
 
 cimport cython
@@ -26,14 +28,15 @@ from alloc._table cimport (
 )
 
 from alloc._again cimport Py_AtExit, forget_module
+from alloc._threads cimport FREE_THREADED, enter, leave, section
 
 IMPLEMENTATION = "cython"
 
 
 cdef extern from "_c/entry.h":
+    void show_native "alloc_show_native"(PyObject *native)
+    void show_foreign "alloc_show_foreign"()
     struct entry_state "alloc_now":
-        PyObject *native
-        int foreign
         int (*refuse)(const alloc_table *table, size_t size, size_t align) except -1
     entry_state now "alloc_now"
     object quick_block "alloc_quick_block"(PyObject *owner, size_t size, size_t align, int zeroed)
@@ -76,6 +79,7 @@ import_stack = scan_stack()
 exported_host = <uintptr_t>find_exported_host()
 
 cdef object SIXTEEN = 16
+cdef object lock = object()    # of what is global here, and of loading jemalloc
 
 
 cdef int load_helpers() except -1:
@@ -279,10 +283,12 @@ cdef int load_jemalloc() except -1:
         return 0
     from alloc._locate import jemalloc_library
 
-    path = jemalloc_library()
-    status = je_load(path.encode(), why, sizeof(why))
-    if status != 0:
-        jemalloc_trouble = (<bytes>why).decode(errors="replace")
+    cdef bytes path = jemalloc_library().encode()
+    with cython.critical_section(lock):
+        status = je_load(path, why, sizeof(why))
+        if status != 0:
+            keep(jemalloc_trouble)
+            jemalloc_trouble = (<bytes>why).decode(errors="replace")
     if status < 0:
         from alloc.errors import BackendUnavailableError
 
@@ -305,129 +311,10 @@ def jemalloc_owns(address):
     return bool(je_owns(NULL, <void *>value))
 
 
-# --- the global allocator ------------------------------------------------------------
-
-cdef object chosen = None                # the global allocator, or None: not decided yet
-cdef object first_use = None             # has it decided, see on_first_use()
-cdef list foreign = []                   # non-native ones that were ever current
-cdef bint scoped = False                 # whether a scope was ever entered
-# Through the C API: the module contextvars is a shared library to be loaded.
-scope = PyContextVar_New("alloc.using", NULL)
+include "_global.pxi"
 
 
-def on_first_use(call):
-    """Call ``call()`` when an allocator is needed and none is global yet: it sets one."""
-    global first_use
-    first_use = call
-
-
-def chosen_allocator():
-    """The global allocator, or ``None`` if none is yet.  Asks nobody."""
-    return chosen
-
-
-def global_allocator():
-    """The global allocator, without regard to scopes."""
-    if chosen is None and first_use is not None:
-        try:
-            first_use()
-        except ImportError:  # the interpreter is ending, or a finalizer ran in an import
-            pass
-    # Nobody decides, or this is asked in the middle of it: System, for this once.
-    return System() if chosen is None else chosen
-
-
-def current_allocator():
-    """The allocator of the innermost scope of this context, else the global one."""
-    if scoped:
-        found = get_value(scope, chosen)
-        if found is not None:
-            return found
-    return global_allocator()
-
-
-cdef remember(object allocator):
-    # Raw addresses carry no owner, so whoever granted some must stay reachable.
-    if type(allocator) in (System, Jemalloc):
-        return
-    for known in foreign:
-        if known is allocator:
-            return
-    foreign.append(allocator)
-    now.foreign = True
-
-
-cdef bint serves_raw(object allocator) except -1:
-    """Whether module-level calls may use its table without asking the object: a table
-    that must be told the size at free leaves raw addresses to the object."""
-    return isinstance(allocator, NativeAllocator) and (
-        (<NativeAllocator>allocator).table.capabilities & ALLOC_CAP_UNSIZED) != 0
-
-
-def set_global(allocator):
-    """Make ``allocator`` global and return the previous one.  No policy here."""
-    previous = chosen
-    remember(allocator)
-    table = table_of(allocator)
-    put_in_force(allocator, table)
-    return previous
-
-
-def set_first(allocator, expected):
-    """As `set_global`, unless another one than ``expected`` is global by now (``None``:
-    none is).  The test and the change are one step; returns whether it changed."""
-    remember(allocator)
-    table = table_of(allocator)
-    if chosen is not expected:
-        return False
-    put_in_force(allocator, table)
-    return True
-
-
-cdef void put_in_force(object allocator, const alloc_table *table) noexcept:
-    global chosen, c_table
-    # Before `chosen`, which may be the last reference to what this borrowed before.
-    now.native = <PyObject *>allocator if not scoped and serves_raw(allocator) else NULL
-    chosen = allocator
-    c_table = table
-
-
-# What C callers dispatch through (the C API).  For an allocator in Python a table is
-# made by `_capi` once that is loaded; until then C callers have System.
-c_table = &system_table
-cdef c_table_maker make_table = NULL
-
-
-cdef const alloc_table *table_of(object allocator) except NULL:
-    if isinstance(allocator, NativeAllocator):
-        return (<NativeAllocator>allocator).table
-    return &system_table if make_table is NULL else make_table(allocator)
-
-
-cdef int serve_c(c_table_maker maker) except -1:
-    """From now on C callers reach allocators in Python, too, by tables of ``maker``'s."""
-    global make_table, c_table
-    make_table = maker
-    c_table = table_of(global_allocator())
-    return 0
-
-
-def enter_scope(allocator):
-    """Make ``allocator`` current in this context; returns the token to leave with.
-
-    From the first scope on, each module-level call looks its context up.
-    """
-    global scoped
-    remember(allocator)
-    scoped = True
-    now.native = NULL
-    return PyContextVar_Set(scope, allocator)
-
-
-def leave_scope(token):
-    """Undo `enter_scope`."""
-    PyContextVar_Reset(scope, token)
-
+# --- dispatch ------------------------------------------------------------------------
 
 def allocate(size, align=16, bint zeroed=False):
     """A block of ``size`` bytes at a multiple of ``align`` from the current allocator.

@@ -1,4 +1,4 @@
-# cython: language_level=3, binding=False, autotestdict=False
+# cython: language_level=3, binding=False, autotestdict=False, freethreading_compatible=True
 """DLPack export of blocks; loaded when somebody first asks for it."""
 
 from alloc._again cimport Py_AtExit, forget_module

@@ -1,8 +1,9 @@
 # cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
-# cython: autotestdict=False
+# cython: autotestdict=False, freethreading_compatible=True
 """The host's allocator: a table that the program handed over; see ``alloc_host.h``.
 
-Imported only where a host registered one.
+Imported only where a host registered one.  Without a GIL the methods that look at ``raw``
+or at the table in force run in the object's critical section.
 """
 
 cimport cython
@@ -19,6 +20,8 @@ from alloc.errors import InvalidFreeError, SizeMismatchError
 from alloc.layout import array_size
 
 Py_AtExit(forget_module)
+
+cdef object lock = object()    # of the tables that are kept
 
 cdef extern from "_c/adopt.h":
     enum:
@@ -56,7 +59,8 @@ def adopt(place):
     if not good:
         raise ValueError((<bytes>why).decode(errors="replace"))
     cdef HostAllocator found = HostAllocator.__new__(HostAllocator)
-    found.mine = found.table = keep_table(&table)
+    with cython.critical_section(lock):
+        found.mine = found.table = keep_table(&table)
     if found.mine is NULL:
         raise MemoryError
     found.host = host
@@ -99,6 +103,7 @@ cdef class HostAllocator(NativeAllocator):
         """Whether the host took its table back: new blocks come from System then."""
         return self.table is not self.mine
 
+    @cython.critical_section
     def revoke(self):
         """New blocks come from System from now on; live ones keep the table."""
         self.table = &system_table
@@ -123,17 +128,21 @@ cdef class HostAllocator(NativeAllocator):
             return &system_table
         raise InvalidFreeError(f"{<uintptr_t>ptr:#x} is not a raw address of {self.name}")
 
+    @cython.critical_section
     def malloc(self, size):
         return self.grant_raw(to_size(size), DEFAULT_ALIGN, False)
 
+    @cython.critical_section
     def calloc(self, count, itemsize=1):
         return self.grant_raw(to_size(array_size(count, itemsize)), DEFAULT_ALIGN, True)
 
+    @cython.critical_section
     def aligned_alloc(self, align, size):
         cdef size_t s, a
         to_layout(size, align, &s, &a)
         return self.grant_raw(s, a, False)
 
+    @cython.critical_section
     def realloc(self, address, size):
         cdef size_t new = to_size(size), old = 0, align = DEFAULT_ALIGN
         cdef void *ptr = to_pointer(address)
@@ -154,6 +163,7 @@ cdef class HostAllocator(NativeAllocator):
             self.raw[moved] = (new, DEFAULT_ALIGN)
         return moved
 
+    @cython.critical_section
     def resize(self, address, size, new_size, align=16):
         cdef size_t old, new, a, known = 0, known_align
         cdef void *ptr = to_pointer(address)
@@ -181,9 +191,11 @@ cdef class HostAllocator(NativeAllocator):
                 f"not {size} at {align}")
         return 0
 
+    @cython.critical_section
     def free(self, address):
         self.release_raw(address, 0, 0, False)
 
+    @cython.critical_section
     def free_sized(self, address, size, align=16):
         cdef size_t s, a
         to_layout(size, align, &s, &a)
@@ -207,6 +219,7 @@ cdef class HostAllocator(NativeAllocator):
         release(table, ptr, known, known_align)
         return 0
 
+    @cython.critical_section
     def usable_size(self, address):
         cdef size_t size, align
         cdef void *ptr = to_pointer(address)
@@ -224,6 +237,7 @@ cdef class HostAllocator(NativeAllocator):
             return False
         return bool(self.mine.owns(self.mine.ctx, <void *>value))
 
+    @cython.critical_section
     def granted(self, address):
         """Whether it is a raw address that this object must free; exact."""
         return self.owns(address) if self.direct else address in self.raw

@@ -1,6 +1,6 @@
 # cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
 # cython: autotestdict=False, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: nonecheck=False
+# cython: nonecheck=False, freethreading_compatible=True
 """`Pool`, compiled: Python's side of pool.h, under the lock of its table; and what an
 upstream is to both regions."""
 

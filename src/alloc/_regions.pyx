@@ -1,9 +1,10 @@
 # cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
 # cython: autotestdict=False, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: nonecheck=False
+# cython: nonecheck=False, freethreading_compatible=True
 """`Bump`, compiled: Python's side of bump.h; its blocks and scopes are in `_span`.
 
-All functions here need the GIL, which is a Bump's only lock.
+All functions here need the GIL, which is a Bump's only lock; without one, its critical
+section is, in which all methods run that look at the region.
 """
 
 cimport cython
@@ -49,13 +50,13 @@ cdef inline uint32_t tag_of(void *ptr, uint32_t key) noexcept:
     return key ^ <uint32_t>(<uintptr_t>ptr >> 4)
 
 
-cdef uint32_t keys = 0
-
-cdef uint32_t new_key() noexcept:
-    """Another for each region and reset: chunks come with what was in them before."""
-    global keys
-    keys += 1
-    return keys
+cdef extern from *:
+    """
+    static uint32_t alloc_bump_keys;
+    #define ALLOC_NEW_KEY() __atomic_add_fetch(&alloc_bump_keys, 1, __ATOMIC_RELAXED)
+    """
+    # Another for each region and reset: chunks come with what was in them before.
+    uint32_t new_key "ALLOC_NEW_KEY"() noexcept
 
 
 cdef inline size_t pad_of(Head *head) noexcept:
@@ -82,7 +83,7 @@ cdef class Bump(Region):
     Freeing a block gives memory back only if it is the newest; all else waits for
     `reset` or the end of the `scope`.  A block that is touched after that raises
     ``UseAfterFreeError``.  A block that has to move moves into the innermost scope.
-    Any thread may use it, with the GIL; scopes are the region's, not a thread's.
+    Any thread may use it; scopes are the region's, not a thread's.
     """
 
     cdef uint32_t key
@@ -128,6 +129,7 @@ cdef class Bump(Region):
 
     # --- its life
 
+    @cython.critical_section
     def reset(self, *, bint keep=True):
         """Free all blocks.  The largest chunk is kept for new ones, unless told not to.
 
@@ -164,7 +166,8 @@ cdef class Bump(Region):
     @property
     def used(self):
         """Bytes granted since the reset and not given back, padding included."""
-        return alloc_bump_used(&self.bump)
+        with cython.critical_section(self):
+            return alloc_bump_used(&self.bump)
 
     @property
     def held(self):
@@ -175,7 +178,8 @@ cdef class Bump(Region):
     def capsule(self):
         """The ``alloc_bump`` (bump.h), for C: a capsule named ``alloc.bump``.
 
-        The pointer is good while this object lives; hold the GIL when using it.
+        The pointer is good while this object lives; hold the GIL when using it;
+        where there is none, the object's critical section.
         """
         return PyCapsule_New(&self.bump, "alloc.bump", NULL)
 
@@ -239,18 +243,22 @@ cdef class Bump(Region):
         head.size = new_size
         return True
 
+    @cython.critical_section
     def malloc(self, size):
         return <uintptr_t>self.cut_raw(to_size(size), DEFAULT_ALIGN, False)
 
+    @cython.critical_section
     def calloc(self, count, itemsize=1):
         return <uintptr_t>self.cut_raw(to_size(array_size(count, itemsize)), DEFAULT_ALIGN,
                                        True)
 
+    @cython.critical_section
     def aligned_alloc(self, align, size):
         cdef size_t s, a
         to_layout(size, align, &s, &a)
         return <uintptr_t>self.cut_raw(s, a, False)
 
+    @cython.critical_section
     def realloc(self, address, size):
         cdef size_t s = to_size(size), kept
         cdef void *ptr = to_pointer(address)
@@ -272,6 +280,7 @@ cdef class Bump(Region):
         self.give_up(ptr, head)
         return <uintptr_t>moved
 
+    @cython.critical_section
     def resize(self, address, size, new_size, align=16):
         cdef size_t old, new, a
         cdef void *ptr = to_pointer(address)
@@ -283,11 +292,13 @@ cdef class Bump(Region):
             raise InvalidFreeError(f"the empty block does not have {old} bytes")
         return self.stretch_raw(ptr, self.find_sized(ptr, old, a, "resize"), new)
 
+    @cython.critical_section
     def free(self, address):
         cdef void *ptr = to_pointer(address)
         if ptr is not NULL and ptr is not EMPTY:
             self.give_up(ptr, self.find(ptr, "free"))
 
+    @cython.critical_section
     def free_sized(self, address, size, align=16):
         cdef size_t s, a
         to_layout(size, align, &s, &a)
@@ -295,12 +306,14 @@ cdef class Bump(Region):
         if ptr is not NULL and ptr is not EMPTY:
             self.give_up(ptr, self.find_sized(ptr, s, a, "free"))
 
+    @cython.critical_section
     def usable_size(self, address):
         cdef void *ptr = to_pointer(address)
         if ptr is NULL or ptr is EMPTY:
             return 0
         return self.find(ptr, "usable_size").size
 
+    @cython.critical_section
     def owns(self, address):
         cdef uintptr_t value
         try:

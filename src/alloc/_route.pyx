@@ -1,11 +1,15 @@
 # cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
-# cython: autotestdict=False
+# cython: autotestdict=False, freethreading_compatible=True
 """The mechanics of `install()`: wrappers around the interpreter's allocators.
 
 No policy: what is allowed, and when, `alloc._installing` knows.  What is written here
 about a process stays true until it ends: wrappers are never taken away.  All
-functions need the GIL; none keeps it while it waits for a thread.
+functions need the GIL; none keeps it while it waits for a thread.  What changes the
+routes is called under the lock of `alloc._installing`, which is all that a build
+without a GIL needs.
 """
+
+cimport cython
 
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
@@ -16,6 +20,8 @@ from alloc._again cimport Py_AtExit, forget_module
 Py_AtExit(forget_module)
 
 DOMAINS = ("raw", "mem", "obj")
+
+cdef object lock = object()    # of loading jemalloc
 
 
 cdef extern from "_c/jemalloc.h" nogil:
@@ -135,19 +141,23 @@ def prepare(str library):
     Without a range for chunks the arenas stay where they are; that is no failure.
     """
     cdef char why[512]
-    if je_load(library.encode(), why, sizeof(why)) != 0:
-        return (<bytes>why).decode(errors="replace")
-    if keeper_begin() != 0:
-        return "no fork handlers can be set"
-    chunks_reserve()
-    pools_know()
+    cdef bytes path = library.encode()
+    with cython.critical_section(lock):
+        if je_load(path, why, sizeof(why)) != 0:
+            return (<bytes>why).decode(errors="replace")
+        if keeper_begin() != 0:
+            return "no fork handlers can be set"
+        chunks_reserve()
+        pools_know()
     return None
 
 
 def loaded(str library):
     """Whether jemalloc is in this process already; loads nothing."""
     cdef char why[512]
-    return bool(je_present(library.encode()) and je_load(library.encode(), why, sizeof(why)) == 0)
+    cdef bytes path = library.encode()
+    with cython.critical_section(lock):
+        return bool(je_present(path) and je_load(path, why, sizeof(why)) == 0)
 
 
 def jemalloc_owns(uintptr_t address):

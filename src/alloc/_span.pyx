@@ -1,8 +1,9 @@
 # cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
 # cython: autotestdict=False, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: nonecheck=False
+# cython: nonecheck=False, freethreading_compatible=True
 """What a `Bump` grants: blocks, how long they live, and scopes; and the part of the
-region that these need.  All under the GIL, as in `_regions`.
+region that these need.  All under the GIL, as in `_regions`; without one, under the
+critical section of the region: it is the lock of its blocks and spans as well.
 """
 
 cimport cython
@@ -15,6 +16,7 @@ from libc.string cimport memcpy, memset
 from alloc._again cimport Py_AtExit, forget_module
 from alloc._raw cimport to_layout
 from alloc._table cimport DEFAULT_ALIGN, EMPTY, quick_size
+from alloc._threads cimport enter, leave, section
 from alloc.regions cimport (
     alloc_bump_alloc, alloc_bump_dealloc, alloc_bump_grow, alloc_bump_here, alloc_bump_mark,
     alloc_bump_resize, alloc_bump_rewind,
@@ -74,26 +76,34 @@ cdef class Region:
             a = DEFAULT_ALIGN
         else:
             to_layout(size, align, &s, &a)
-        cdef void *ptr = cut(self, s, a)
-        if zeroed and s:
-            memset(ptr, 0, s)
+        cdef section here
         cdef Block block = Block.__new__(Block)
         block.owner = self
-        block.span = self.span
-        block.ptr = ptr
         block.nbytes = s
         block.alignment = a
+        enter(&here, <PyObject *>self)
+        block.ptr = alloc_bump_alloc(&self.bump, s, a) if s else EMPTY
+        block.span = self.span
+        if zeroed and s and block.ptr is not NULL:
+            memset(block.ptr, 0, s)  # in here: a reset elsewhere would hand it out again
+        leave(&here)
+        if block.ptr is NULL:
+            refuse(s, a)
         return block
 
 
-cdef inline void *cut(Region region, size_t size, size_t align) except NULL:
+cdef void *cut(Region region, size_t size, size_t align) except NULL:
     cdef void *ptr
     if size == 0:
         return EMPTY
     ptr = alloc_bump_alloc(&region.bump, size, align)
     if ptr is NULL:
-        raise AllocError(Layout(size, align), "bump")
+        refuse(size, align)
     return ptr
+
+
+cdef int refuse(size_t size, size_t align) except -1:
+    raise AllocError(Layout(size, align), "bump")
 
 
 cdef bint stretch(Region region, void *ptr, size_t size, size_t new_size) noexcept:
@@ -128,9 +138,14 @@ cdef class Block:
     cdef int live(self) except -1:
         if self.ptr is NULL:
             raise UseAfterFreeError("the block was freed")
-        if self.span.ended:
+        if self.gone():
             raise UseAfterFreeError("the block's region was reset, or its scope has ended")
         return 0
+
+    cdef bint gone(self) except -1:
+        # A resize replaces the span.
+        with cython.critical_section(self.owner):
+            return self.span.ended
 
     cdef int unexported(self) except -1:
         if self.exports > 0:
@@ -168,7 +183,7 @@ cdef class Block:
 
     @property
     def freed(self):
-        return self.ptr is NULL or self.span.ended
+        return self.ptr is NULL or self.gone()
 
     @property
     def view(self):
@@ -179,42 +194,44 @@ cdef class Block:
         cdef size_t new_size, align
         cdef void *ptr
         to_layout(size, 16, &new_size, &align)
-        self.live()
-        self.unexported()
-        if new_size == self.nbytes:
-            return True
-        if new_size > 0 and self.nbytes > 0 and stretch(
-                self.owner, self.ptr, self.nbytes, new_size):
-            self.nbytes = new_size
-            return True
-        if not move:
-            return False
-        check(new_size, self.alignment)
-        ptr = cut(self.owner, new_size, self.alignment)
-        # Cutting may have run Python code: that of an upstream, or a finalizer.
-        try:
+        with cython.critical_section(self.owner):
             self.live()
             self.unexported()
-        except BaseException:
-            if ptr is not EMPTY:
-                alloc_bump_dealloc(&self.owner.bump, ptr, new_size)
-            raise
-        if self.nbytes and new_size:
-            memcpy(ptr, self.ptr, min(self.nbytes, new_size))
-        if self.nbytes:
-            alloc_bump_dealloc(&self.owner.bump, self.ptr, self.nbytes)
-        self.ptr = ptr
-        self.nbytes = new_size
-        self.span = self.owner.span  # it lies in the innermost scope now
-        return True
+            if new_size == self.nbytes:
+                return True
+            if new_size > 0 and self.nbytes > 0 and stretch(
+                    self.owner, self.ptr, self.nbytes, new_size):
+                self.nbytes = new_size
+                return True
+            if not move:
+                return False
+            check(new_size, self.alignment)
+            ptr = cut(self.owner, new_size, self.alignment)
+            # Cutting may have run Python code: that of an upstream, or a finalizer.
+            try:
+                self.live()
+                self.unexported()
+            except BaseException:
+                if ptr is not EMPTY:
+                    alloc_bump_dealloc(&self.owner.bump, ptr, new_size)
+                raise
+            if self.nbytes and new_size:
+                memcpy(ptr, self.ptr, min(self.nbytes, new_size))
+            if self.nbytes:
+                alloc_bump_dealloc(&self.owner.bump, self.ptr, self.nbytes)
+            self.ptr = ptr
+            self.nbytes = new_size
+            self.span = self.owner.span  # it lies in the innermost scope now
+            return True
 
     def free(self):
-        if self.ptr is NULL:
-            raise DoubleFreeError("the block was freed already")
-        if self.span.ended:
-            raise DoubleFreeError("the block was freed when its region was reset")
-        self.unexported()
-        drop(self)
+        with cython.critical_section(self.owner):
+            if self.ptr is NULL:
+                raise DoubleFreeError("the block was freed already")
+            if self.span.ended:
+                raise DoubleFreeError("the block was freed when its region was reset")
+            self.unexported()
+            drop(self)
 
     def __len__(self):
         self.live()
@@ -225,20 +242,23 @@ cdef class Block:
         return self
 
     def __exit__(self, kind, value, traceback):
-        if self.ptr is NULL or self.span.ended:
-            return
-        self.unexported()
-        drop(self)
+        with cython.critical_section(self.owner):
+            if self.ptr is NULL or self.span.ended:
+                return
+            self.unexported()
+            drop(self)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        self.live()
-        PyBuffer_FillInfo(buffer, self, self.ptr, <Py_ssize_t>self.nbytes, False, flags)
-        self.exports += 1
-        export(self.span, 1)
+        with cython.critical_section(self.owner):
+            self.live()
+            PyBuffer_FillInfo(buffer, self, self.ptr, <Py_ssize_t>self.nbytes, False, flags)
+            self.exports += 1
+            export(self.span, 1)
 
     def __releasebuffer__(self, Py_buffer *buffer):
-        self.exports -= 1
-        export(self.span, -1)
+        with cython.critical_section(self.owner):
+            self.exports -= 1
+            export(self.span, -1)
 
     def __repr__(self):
         if self.freed:
@@ -258,7 +278,11 @@ cdef destructor finish = (<PyTypeObject *>Block).tp_dealloc
 
 
 cdef void dealloc_block(PyObject *self) noexcept:
-    drop(<Block>self)
+    cdef section here
+    if (<Block>self).ptr is not NULL:
+        enter(&here, <PyObject *>(<Block>self).owner)
+        drop(<Block>self)
+        leave(&here)
     finish(self)
 
 
@@ -277,32 +301,42 @@ cdef class Scope:
     cdef uintptr_t floor
     cdef Py_ssize_t raw
 
-    def __init__(self, Region region not None):
+    def __cinit__(self, Region region not None):
         self.region = region
 
     def __enter__(self):
-        if self.span is not None:
-            raise RuntimeError("this scope has begun already")
         cdef Region region = self.region
-        if region.bump.chunk is NULL:
-            alloc_bump_grow(&region.bump, 0, 1)  # so that the first chunk outlives it
-        self.mark = alloc_bump_here(&region.bump)
-        self.floor = region.floor
-        self.raw = region.raw
-        region.floor = self.mark.next
-        self.span = region.span = new_span(region.span)
+        with cython.critical_section(region):
+            if self.span is not None:
+                raise RuntimeError("this scope has begun already")
+            if region.bump.chunk is NULL:
+                alloc_bump_grow(&region.bump, 0, 1)  # so that the first chunk outlives it
+                if self.span is not None:  # upstream has run Python code
+                    raise RuntimeError("this scope has begun already")
+            self.mark = alloc_bump_here(&region.bump)
+            self.floor = region.floor
+            self.raw = region.raw
+            region.floor = self.mark.next
+            self.span = region.span = new_span(region.span)
         return region
 
     def __exit__(self, kind, value, traceback):
         cdef Region region = self.region
-        cdef Span span = self.span
-        if span is None or region.span is not span:
-            raise RuntimeError("an inner scope has not ended, or this one never began")
-        span.ended = True
-        self.span = None
-        region.span = span.parent
-        region.floor = self.floor
-        region.raw = min(region.raw, self.raw)  # too many rather than too few
-        if span.exports:
-            raise BufferError(f"the scope ended with {span.exports} exported buffer(s)")
-        alloc_bump_rewind(&region.bump, self.mark)
+        with cython.critical_section(region):
+            end_scope(self, region)
+
+
+cdef int end_scope(Scope self, Region region) except -1:
+    """pre: the region's critical section."""
+    cdef Span span = self.span
+    if span is None or region.span is not span:
+        raise RuntimeError("an inner scope has not ended, or this one never began")
+    span.ended = True
+    self.span = None
+    region.span = span.parent
+    region.floor = self.floor
+    region.raw = min(region.raw, self.raw)  # too many rather than too few
+    if span.exports:
+        raise BufferError(f"the scope ended with {span.exports} exported buffer(s)")
+    alloc_bump_rewind(&region.bump, self.mark)
+    return 0

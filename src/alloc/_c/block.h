@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "system.h"
+#include "threads.h"
 
 /* An allocator behind a table; `cdef class NativeAllocator`. */
 typedef struct {
@@ -33,7 +34,7 @@ static PyTypeObject *alloc_block_type; /* NULL until adopted */
 
 /* Dropped blocks.  They hold their reference to the type.  Under the GIL; where there
  * is none, none are kept. */
-#if defined(Py_GIL_DISABLED)
+#if ALLOC_FREE_THREADED
 #define ALLOC_BLOCKS_KEPT 0
 #else
 #define ALLOC_BLOCKS_KEPT 256

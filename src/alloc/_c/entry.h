@@ -4,7 +4,7 @@
  * made.  It takes the call if all is ordinary (exact ints, positional arguments, a
  * native allocator in force) and hands everything else to Cython's, which knows
  * subclasses, keywords, scopes, errors.  Name, signature and documentation stay.
- * Needs the GIL, as what is behind it does.
+ * Needs the GIL, as what is behind it does, or threads.h in its place.
  */
 #ifndef ALLOC_ENTRY_H
 #define ALLOC_ENTRY_H
@@ -14,10 +14,14 @@
 
 static struct {
     void *native; /* the allocator of module-level calls, borrowed; NULL: look it up.
-                   * An alloc_native, which Cython's code knows as an object. */
+                   * An alloc_native, which Cython's code knows as an object.
+                   * Free-threaded: of those that live for ever. */
     int foreign;  /* whether raw addresses may belong to allocators that must be asked */
     int (*refuse)(const alloc_table *, size_t size, size_t align); /* raises AllocError */
 } alloc_now;
+
+static inline void alloc_show_native(PyObject *native) { ALLOC_SHOW(alloc_now.native, (void *)native); }
+static inline void alloc_show_foreign(void) { ALLOC_SHOW(alloc_now.foreign, 1); }
 
 /* A small int of no subclass, not negative: its value is read, not computed. */
 static inline int alloc_quick_int(PyObject *object, size_t *value) {
@@ -114,11 +118,12 @@ static inline int alloc_quick_arguments(PyObject *const *args, Py_ssize_t count,
 
 static ALLOC_APART PyObject *alloc_entry_allocate_rest(PyObject *self, PyObject *const *args,
                                                        Py_ssize_t count, PyObject *names) {
+    void *native = ALLOC_SEEN(alloc_now.native);
     size_t size, align;
     int zeroed;
-    if (ALLOC_LIKELY(names == NULL && alloc_now.native != NULL &&
+    if (ALLOC_LIKELY(names == NULL && native != NULL &&
                      alloc_quick_arguments(args, count, &size, &align, &zeroed)))
-        return alloc_quick_block(alloc_now.native, size, align, zeroed);
+        return alloc_quick_block(native, size, align, zeroed);
     return alloc_slow.allocate(self, args, count, names);
 }
 
@@ -142,9 +147,10 @@ static inline int alloc_quick_size_alone(PyObject *const *args, Py_ssize_t count
 static PyObject *alloc_entry_allocate(PyObject *self, PyObject *const *args, Py_ssize_t count,
                                       PyObject *names) {
     size_t size;
+    void *native;
     if (ALLOC_LIKELY(alloc_quick_size_alone(args, count, names, &size) &&
-                     alloc_now.native != NULL))
-        return alloc_quick_block(alloc_now.native, size, ALLOC_DEFAULT_ALIGN, 0);
+                     (native = ALLOC_SEEN(alloc_now.native)) != NULL))
+        return alloc_quick_block(native, size, ALLOC_DEFAULT_ALIGN, 0);
     return alloc_entry_allocate_rest(self, args, count, names);
 }
 
@@ -172,9 +178,11 @@ static inline PyObject *alloc_quick_malloc(const alloc_table *table, size_t size
 static PyObject *alloc_entry_malloc(PyObject *self, PyObject *const *args, Py_ssize_t count,
  PyObject *names) {
     size_t size;
-    if (ALLOC_LIKELY(count == 1 && names == NULL && alloc_now.native != NULL &&
+    alloc_native *native;
+    if (ALLOC_LIKELY(count == 1 && names == NULL &&
+                     (native = ALLOC_SEEN(alloc_now.native)) != NULL &&
                      alloc_quick_int(args[0], &size) && size != 0))
-        return alloc_quick_malloc(((alloc_native *)alloc_now.native)->table, size);
+        return alloc_quick_malloc(native->table, size);
     return alloc_slow.malloc(self, args, count, names);
 }
 
@@ -189,7 +197,7 @@ static PyObject *alloc_entry_native_malloc(PyObject *self, PyObject *const *args
 static PyObject *alloc_entry_free(PyObject *self, PyObject *const *args, Py_ssize_t count,
  PyObject *names) {
     uintptr_t address;
-    if (ALLOC_LIKELY(count == 1 && names == NULL && !alloc_now.foreign &&
+    if (ALLOC_LIKELY(count == 1 && names == NULL && !ALLOC_SEEN(alloc_now.foreign) &&
                      (address = alloc_quick_address(args[0])) != 0)) {
         const alloc_table *table = alloc_je_owns(NULL, (void *)address) ? &alloc_jemalloc_table
                                                                         : &alloc_system_table;
@@ -213,11 +221,17 @@ static PyObject *alloc_entry_native_free(PyObject *self, PyObject *const *args, 
 
 static PyObject *alloc_entry_block_free(PyObject *self, PyObject *none) {
     alloc_block_object *block = (alloc_block_object *)self;
-    void *ptr = block->ptr;
+    alloc_section section;
+    void *ptr;
     (void)none;
-    if (ALLOC_UNLIKELY(ptr == NULL || block->exports > 0))
+    ALLOC_ENTER(&section, self);
+    ptr = block->ptr;
+    if (ALLOC_UNLIKELY(ptr == NULL || block->exports > 0)) {
+        ALLOC_LEAVE(&section);
         return alloc_slow.block_free(self, NULL, 0, NULL);
-    block->ptr = NULL;
+    }
+    block->ptr = NULL; /* ours alone now; nothing changes the other fields any more */
+    ALLOC_LEAVE(&section);
     if (ALLOC_LIKELY(ptr != ALLOC_EMPTY))
         block->table->dealloc(block->table->ctx, ptr, block->nbytes, block->alignment);
     Py_RETURN_NONE;

@@ -71,7 +71,7 @@ typedef struct alloc_guard {
                    int64_t offset, size_t size, size_t align);
 } alloc_guard;
 
-static alloc_guard *alloc_gd_all[ALLOC_GD_MOST];
+static alloc_guard *alloc_gd_all[ALLOC_GD_MOST]; /* changed by compare and swap */
 static struct sigaction alloc_gd_before;
 
 static inline void alloc_gd_lock(alloc_guard *g) {
@@ -382,15 +382,14 @@ static int alloc_gd_init(alloc_guard *g, alloc_table *table, const alloc_table *
         g->base = NULL;
         return -1;
     }
-    for (i = 0; i < ALLOC_GD_MOST; i++)
-        if (alloc_gd_all[i] == NULL) {
-            alloc_gd_all[i] = g;
+    for (i = 0; i < ALLOC_GD_MOST; i++) {
+        alloc_guard *none = NULL;
+        if (__atomic_compare_exchange_n(&alloc_gd_all[i], &none, g, 0, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED))
             break;
-        }
-    if (!once) {
-        once = 1;
-        pthread_atfork(NULL, NULL, alloc_gd_forked);
     }
+    if (!__atomic_exchange_n(&once, 1, __ATOMIC_ACQ_REL))
+        pthread_atfork(NULL, NULL, alloc_gd_forked);
     if (faults) {
         struct sigaction action, now;
         memset(&action, 0, sizeof action);

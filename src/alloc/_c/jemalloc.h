@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "system.h"
+#include "threads.h"
 
 /* The interfaces of jemalloc_sys.h that we speak. */
 #define ALLOC_JE_SYS_OLDEST 1u
@@ -17,7 +18,7 @@
 #define ALLOC_JE_ZERO 0x40  /* MALLOCX_ZERO */
 
 /* The start and the length never change after loading: read without a lock.
- * A length of 0 means that nothing is jemalloc's. */
+ * A length of 0 means that nothing is jemalloc's; it is written last. */
 static struct {
     uintptr_t base;
     size_t length;
@@ -40,8 +41,9 @@ static struct {
 } alloc_je;
 
 static inline int alloc_je_owns(void *ctx, const void *ptr) {
+    size_t length = ALLOC_SEEN(alloc_je.length);
     (void)ctx;
-    return (uintptr_t)ptr - alloc_je.base < alloc_je.length;
+    return (uintptr_t)ptr - alloc_je.base < length;
 }
 
 static int alloc_sys_owns(void *ctx, const void *ptr) {
@@ -310,7 +312,8 @@ static void alloc_je_tell(const char *path) {
 }
 
 /* Load the library once and for ever.  0: loaded, 1: loaded but without a
- * range, so degraded; -1: not usable, and `why` says so.  Needs the GIL. */
+ * range, so degraded; -1: not usable, and `why` says so.  One thread at a time: the
+ * GIL, or a lock of the caller's. */
 static int alloc_je_load(const char *path, char *why, size_t room) {
     static const char *const names[] = {
         "je_malloc",  "je_calloc",  "je_free",     "je_mallocx", "je_rallocx", "je_xallocx",
@@ -368,7 +371,7 @@ static int alloc_je_load(const char *path, char *why, size_t room) {
     if (abi() >= 2)
         alloc_je_take_slots(library);
     alloc_je.base = (uintptr_t)base;
-    alloc_je.length = length;
+    ALLOC_SHOW(alloc_je.length, length);
     alloc_je.loaded = 1;
     return 0;
 }

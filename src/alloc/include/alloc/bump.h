@@ -65,10 +65,13 @@ static void *alloc_bump_grow(alloc_bump *bump, size_t size, size_t align) {
     }
     if (want > (size_t)PTRDIFF_MAX - ALLOC_DEFAULT_ALIGN)
         return NULL;
+    bump->held += want; /* before: upstream may run what asks this bump for more */
     chunk = (alloc_bump_chunk *)bump->upstream->alloc(bump->upstream->ctx, want,
                                                       ALLOC_DEFAULT_ALIGN);
-    if (chunk == NULL)
+    if (chunk == NULL) {
+        bump->held -= want;
         return NULL;
+    }
     chunk->older = bump->chunk;
     chunk->size = want;
     chunk->grew = bump->chunk_size;
@@ -77,7 +80,6 @@ static void *alloc_bump_grow(alloc_bump *bump, size_t size, size_t align) {
     if (bump->chunk_size < ALLOC_BUMP_LARGEST)
         bump->chunk_size *= 2;
     bump->chunk = chunk;
-    bump->held += want;
     start = ((uintptr_t)(chunk + 1) + align - 1) & ~(uintptr_t)(align - 1);
     bump->next = start + size;
     bump->end = (uintptr_t)chunk + want;
@@ -122,33 +124,42 @@ static inline alloc_bump_mark alloc_bump_here(const alloc_bump *bump) {
     return mark;
 }
 
+/* Give chunks back, from the newest to `kept`, which is not one of them.  Nothing refers
+ * to them any more: upstream may run what asks this bump for memory. */
+static inline void alloc_bump_give_back(alloc_bump *bump, alloc_bump_chunk *chunk,
+                                        const alloc_bump_chunk *kept) {
+    while (chunk != kept) {
+        alloc_bump_chunk *older = chunk->older;
+        bump->upstream->dealloc(bump->upstream->ctx, chunk, chunk->size, ALLOC_DEFAULT_ALIGN);
+        chunk = older;
+    }
+}
+
 /* All that was granted since the mark is gone, and so is what older blocks grew by in
  * place since then; newer chunks go back upstream. */
 static inline void alloc_bump_rewind(alloc_bump *bump, alloc_bump_mark mark) {
-    while (bump->chunk != mark.chunk) {
-        alloc_bump_chunk *chunk = bump->chunk;
-        bump->chunk = chunk->older;
+    alloc_bump_chunk *newest = bump->chunk, *chunk;
+    for (chunk = newest; chunk != mark.chunk; chunk = chunk->older) {
         bump->chunk_size = chunk->grew;
         bump->held -= chunk->size;
-        bump->upstream->dealloc(bump->upstream->ctx, chunk, chunk->size, ALLOC_DEFAULT_ALIGN);
     }
+    bump->chunk = mark.chunk;
     bump->next = mark.next;
     bump->end = mark.chunk == NULL ? 0 : (uintptr_t)mark.chunk + mark.chunk->size;
+    alloc_bump_give_back(bump, newest, mark.chunk);
 }
 
 /* All that was granted is gone.  The newest, largest chunk stays for what comes. */
 static inline void alloc_bump_reset(alloc_bump *bump) {
-    alloc_bump_chunk *kept = bump->chunk;
+    alloc_bump_chunk *kept = bump->chunk, *older;
     if (kept == NULL)
         return;
-    while (kept->older != NULL) {
-        alloc_bump_chunk *chunk = kept->older;
-        kept->older = chunk->older;
-        bump->held -= chunk->size;
-        bump->upstream->dealloc(bump->upstream->ctx, chunk, chunk->size, ALLOC_DEFAULT_ALIGN);
-    }
+    older = kept->older;
+    kept->older = NULL;
+    bump->held = kept->size;
     bump->next = (uintptr_t)(kept + 1);
     bump->end = (uintptr_t)kept + kept->size;
+    alloc_bump_give_back(bump, older, NULL);
 }
 
 /* The same, and all chunks go back: the bump is as after alloc_bump_init. */
