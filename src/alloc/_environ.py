@@ -30,6 +30,13 @@ VALUES = {
 environ: "dict[str, str]" = {name: os.environ[name] for name in VALUES if os.environ.get(name)}
 """The overrides that this process was started with; empty ones count as absent."""
 
+glibc_is_tuned: bool = any(
+    "MALLOC_%s_" % name.upper() in os.environ
+    or "glibc.malloc.%s=" % name in os.environ.get("GLIBC_TUNABLES", "")
+    for name in ("trim_threshold", "mmap_threshold")
+)
+"""Whether the deployer has set one of glibc's two thresholds."""
+
 _frozen = getattr(sys, "frozen", None)
 frozen: "Optional[str]" = str(_frozen) if _frozen else None
 """``sys.frozen`` as text; ``None`` where it is absent or false."""

@@ -13,7 +13,7 @@ import time
 from _thread import RLock
 
 from . import _default
-from ._environ import environ, value
+from ._environ import environ, glibc_is_tuned, value
 from ._locate import jemalloc_library
 from ._probe import process
 from ._record import Record
@@ -45,6 +45,9 @@ PRESETS = {
 """How long freed memory is kept for reuse, and whether threads give it back then."""
 
 DEFAULT_PRESET = "balanced"
+
+GLIBC_THRESHOLD = 128 * 1024
+"""Bytes that glibc keeps at the end of a heap in ``low_memory``: what it begins with."""
 
 FREE_THREADED = bool(getattr(sys, "_is_gil_enabled", None) and "t" in getattr(sys, "abiflags", ""))
 """A build without a GIL: PEP 703 allows no other allocator for objects."""
@@ -242,7 +245,10 @@ def _apply_preset(name: str) -> None:
     _route.spare(decay > 0)
     _background(bool(preset["background"]))
     wanted = decay <= 500 and value(environ, "ALLOC_MALLOC_TRIM") != "0"
-    _route.trim_glibc(wanted and process is not None and process.describe_malloc() == "glibc")
+    glibc = wanted and process is not None and process.describe_malloc() == "glibc"
+    _route.trim_glibc(glibc)
+    if glibc and name == "low_memory" and not glibc_is_tuned:
+        process.fix_glibc_threshold(GLIBC_THRESHOLD)
     _route.huge_pages(name != "low_memory" and _asks_for_huge_pages())
 
 

@@ -24,6 +24,7 @@ cdef extern from "_c/probe.h":
     int c_glibc_accounts "alloc_glibc_accounts"(size_t *in_use, size_t *mapped)
     int c_glibc_serves "alloc_glibc_serves"()
     int c_glibc_trim "alloc_glibc_trim"() nogil
+    int c_glibc_threshold "alloc_glibc_threshold"(int size)
 
 
 def scan_stack():
@@ -82,6 +83,14 @@ def trim_glibc():
     with nogil:
         some = c_glibc_trim()
     return some == 1
+
+
+def fix_glibc_threshold(int size):
+    """Let glibc keep at most ``size`` bytes at the end of a heap, for good; whether it does.
+
+    glibc: ``mallopt(M_TRIM_THRESHOLD)``, which ends the growth of both its thresholds.
+    """
+    return c_glibc_threshold(size) == 1
 
 
 def describe_malloc():

@@ -332,3 +332,24 @@ for name in ('narenas', 'tcache_max', 'tcache_nslots_large'):
     assert run(code) == "1 program;32768 program;1 program;"
     out = run(code, env={"JE_MALLOC_CONF": "narenas:3"})
     assert out == "3 environment;32768 program;1 program;"
+
+
+def test_a_cache_holds_little_of_a_size(run):
+    code = """
+import ctypes, alloc
+alloc.install(numpy=False)
+raw = ctypes.pythonapi
+raw.PyMem_RawMalloc.restype, raw.PyMem_RawMalloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+raw.PyMem_RawFree.argtypes = [ctypes.c_void_p]
+from alloc import _route
+def cached():
+    _route.epoch()
+    return _route.number('stats.arenas.0.tcache_bytes')
+for size in (1000, 4000, 8000, 14000):
+    held = [raw.PyMem_RawMalloc(size) for _ in range(300)]
+    before = cached()
+    for block in held:
+        raw.PyMem_RawFree(block)
+    print(cached() - before <= 64 * 1024, end=' ')
+"""
+    assert run(code).split() == ["True"] * 4

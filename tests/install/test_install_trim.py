@@ -52,3 +52,37 @@ def test_it_can_be_switched_off(run, options, env):
 def test_uninstall_ends_it(run):
     code = CODE.replace("before = library()", "alloc.uninstall(); before = library()")
     assert run("OPTIONS, WANTED = {}, False\n" + code) == "False False"
+
+
+THRESHOLD = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+fields = ['arena', 'ordblks', 'smblks', 'hblks', 'hblkhd', 'usmblks', 'fsmblks', 'uordblks',
+          'fordblks', 'keepcost']
+class Mallinfo2(ctypes.Structure):
+    _fields_ = [(field, ctypes.c_size_t) for field in fields]
+libc.mallinfo2.restype = Mallinfo2
+import alloc
+alloc.install(numpy=False, **OPTIONS)
+libc.free(libc.malloc(4 << 20))  # glibc would raise its thresholds
+before = libc.mallinfo2().hblks
+libc.malloc(3 << 20)
+print(libc.mallinfo2().hblks - before)
+"""
+
+
+@pytest.mark.needs_glibc
+@pytest.mark.parametrize(
+    "options, env, mapped",
+    [
+        ({"preset": "low_memory"}, {}, "1"),
+        ({}, {}, "0"),
+        ({"preset": "low_memory"}, {"ALLOC_MALLOC_TRIM": "0"}, "0"),
+        ({"preset": "low_memory"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=8388608"}, "0"),
+    ],
+    ids=["low_memory", "balanced", "variable", "tuned"],
+)
+def test_low_memory_fixes_the_thresholds_of_glibc(run, options, env, mapped):
+    assert run(f"OPTIONS = {options}\n" + THRESHOLD, env=env) == mapped

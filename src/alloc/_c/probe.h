@@ -353,4 +353,17 @@ static int alloc_glibc_trim(void) {
     return trim != NULL && trim(0);
 }
 
+/* From now on: the ends of glibc's heaps, of every thread's, go back when more than
+ * `size` bytes are free there, and blocks above mmap's threshold are mapped, each time.
+ * glibc raises both thresholds otherwise when large blocks are freed.  It has no way
+ * back to that.  1: done. */
+static int alloc_glibc_threshold(int size) {
+    int (*set)(int, int) = NULL;
+    const int trim_threshold = -1; /* M_TRIM_THRESHOLD */
+#if defined(__GLIBC__)
+    *(void **)&set = dlsym(RTLD_DEFAULT, "mallopt");
+#endif
+    return set != NULL && set(trim_threshold, size);
+}
+
 #endif
