@@ -49,6 +49,24 @@ def test_it_can_be_switched_off(run, options, env):
 
 
 @pytest.mark.needs_glibc
+def test_it_goes_back_where_python_never_rests(run):
+    code = """
+import threading
+over = threading.Event()
+def serve():
+    held, n = [], 0
+    while not over.wait(0.005):
+        n += 1
+        held.append([str(i) * 3 for i in range(n % 1500)])
+        if len(held) > 40: held = held[20:]
+thread = threading.Thread(target=serve)
+thread.start()
+"""
+    code = CODE.replace("before = library()", code + "before = library()") + "over.set()\n"
+    assert run("OPTIONS, WANTED = {}, True\n" + code) == "True True"
+
+
+@pytest.mark.needs_glibc
 def test_uninstall_ends_it(run):
     code = CODE.replace("before = library()", "alloc.uninstall(); before = library()")
     assert run("OPTIONS, WANTED = {}, False\n" + code) == "False False"

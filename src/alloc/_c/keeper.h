@@ -1,7 +1,8 @@
 /* One thread that gives memory back while nobody asks: dirty chunks after their
- * decay, pymalloc's idle pools, spare blocks.  Idle means: two looks, nothing moved in between.
+ * decay, pymalloc's idle pools, spare blocks, and what C libraries freed to glibc.  Idle
+ * means: two looks, nothing moved in between.
  *
- * It lives only while there are chunks or spare blocks, looks without the GIL, and takes the GIL
+ * It lives only while there is something of these, looks without the GIL, and takes the GIL
  * for a millisecond at a time, for pools that are worth it.  It is stopped before
  * os.fork(), which warns of other threads from 3.12 on.  A child that was forked
  * from another than the initial thread never gets it: there the thread function
@@ -57,9 +58,12 @@ static int alloc_keeper_welcome(void) {
     return !ALLOC_READ(closed) && !ALLOC_READ(orphan) && !ALLOC_READ(paused);
 }
 
+static int alloc_keeper_trims(void);
+
 /* Whether there is something to look after. */
 static int alloc_keeper_needed(void) {
-    return alloc_chunks.used || alloc_chunks.dirty.count || alloc_spare_bytes();
+    return alloc_chunks.used || alloc_chunks.dirty.count || alloc_spare_bytes() ||
+           alloc_keeper_trims();
 }
 
 static int64_t alloc_now_ns(void) {
@@ -154,12 +158,14 @@ static void alloc_keeper_work(unsigned generation) {
 /* What C libraries take from glibc's malloc themselves stays in its heaps when they
  * free it.  malloc_trim() gives such pages back, but it walks all free blocks, holding
  * the lock of one heap after the other: 100 ms for 62,500 in a heap of 1 GiB.  So it is
- * asked only when nothing has moved in Python, when what is resident has risen or fallen
- * since the last time, and so seldom that it takes one part in 50 of the time at most. */
+ * asked only when what is resident has risen or fallen since the last time, and so seldom
+ * that it takes one part in 50 of the time at most; while Python works, for a service may
+ * never rest, one part in 1,000, and five seconds apart at least. */
 static struct {
     int (*trim)(size_t); /* NULL: not to be done */
     size_t least, most;  /* resident bytes that were seen since the last time */
     int64_t next;        /* ns: not before */
+    int64_t next_busy;   /* ns: not before, while Python works */
     int64_t later, wait; /* ns: then again, as what is freed does not show; 0: not at all */
     unsigned long trims;
 } alloc_glibc;
@@ -167,6 +173,8 @@ static struct {
 #define ALLOC_TRIM_CHANGE ((size_t)8 << 20)
 #define ALLOC_TRIM_MOST_OFTEN ((int64_t)500000000)
 #define ALLOC_TRIM_SHARE 50
+#define ALLOC_TRIM_MOST_OFTEN_BUSY ((int64_t)5000000000)
+#define ALLOC_TRIM_SHARE_BUSY 1000
 
 /* Linux: statm.  0: not known. */
 static size_t alloc_keeper_resident(void) {
@@ -182,10 +190,19 @@ static size_t alloc_keeper_resident(void) {
     return (size_t)resident * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+static inline int64_t alloc_most(int64_t one, int64_t other) {
+    return one > other ? one : other;
+}
+
+/* Whether glibc is to be asked. */
+static int alloc_keeper_trims(void) {
+    return __atomic_load_n(&alloc_glibc.trim, __ATOMIC_ACQUIRE) != NULL;
+}
+
 static void alloc_keeper_trim_glibc(int idle) {
     int (*trim)(size_t) = __atomic_load_n(&alloc_glibc.trim, __ATOMIC_ACQUIRE);
     size_t now;
-    int64_t began;
+    int64_t began, ended;
     int changed;
     if (trim == NULL || (now = alloc_keeper_resident()) == 0)
         return;
@@ -195,7 +212,7 @@ static void alloc_keeper_trim_glibc(int idle) {
         alloc_glibc.most = now;
     began = alloc_now_ns();
     changed = alloc_glibc.most - alloc_glibc.least >= ALLOC_TRIM_CHANGE;
-    if (!idle || began < alloc_glibc.next ||
+    if (began < (idle ? alloc_glibc.next : alloc_glibc.next_busy) ||
         !(changed || (alloc_glibc.later && began >= alloc_glibc.later)))
         return;
     trim(0);
@@ -206,21 +223,12 @@ static void alloc_keeper_trim_glibc(int idle) {
         alloc_glibc.wait = 1000000000;
     else if (alloc_glibc.wait < 60000000000)
         alloc_glibc.wait *= 2;
-    alloc_glibc.next = alloc_now_ns();
-    alloc_glibc.later = alloc_glibc.next + alloc_glibc.wait;
-    began = (alloc_glibc.next - began) * ALLOC_TRIM_SHARE;
-    alloc_glibc.next += began > ALLOC_TRIM_MOST_OFTEN ? began : ALLOC_TRIM_MOST_OFTEN;
-}
-
-static void alloc_keeper_glibc(int on) {
-    int (*trim)(size_t) = NULL;
-#if defined(__GLIBC__)
-    if (on)
-        *(void **)&trim = dlsym(RTLD_DEFAULT, "malloc_trim");
-#endif
-    if (on)
-        alloc_glibc.least = alloc_glibc.most = alloc_keeper_resident();
-    __atomic_store_n(&alloc_glibc.trim, trim, __ATOMIC_RELEASE);
+    ended = alloc_now_ns();
+    alloc_glibc.later = ended + alloc_glibc.wait;
+    alloc_glibc.next =
+        ended + alloc_most((ended - began) * ALLOC_TRIM_SHARE, ALLOC_TRIM_MOST_OFTEN);
+    alloc_glibc.next_busy =
+        ended + alloc_most((ended - began) * ALLOC_TRIM_SHARE_BUSY, ALLOC_TRIM_MOST_OFTEN_BUSY);
 }
 
 /* One look, without the lock.  Returns how long it took, in ms times the share. */
@@ -343,6 +351,21 @@ static void alloc_keeper_wake(void) {
     else if (alloc_keeper.enabled && alloc_keeper_welcome())
         alloc_keeper_start();
     pthread_mutex_unlock(&alloc_keeper.lock);
+}
+
+/* Whether the thread asks glibc. */
+static void alloc_keeper_glibc(int on) {
+    int (*trim)(size_t) = NULL;
+#if defined(__GLIBC__)
+    if (on)
+        *(void **)&trim = dlsym(RTLD_DEFAULT, "malloc_trim");
+#endif
+    if (on) {
+        alloc_glibc.least = alloc_glibc.most = alloc_keeper_resident();
+        alloc_glibc.next_busy = alloc_now_ns() + ALLOC_TRIM_MOST_OFTEN_BUSY;
+    }
+    __atomic_store_n(&alloc_glibc.trim, trim, __ATOMIC_RELEASE);
+    alloc_keeper_wake();
 }
 
 /* jemalloc's threads on or off, as far as they are welcome.  0, or an errno. */
