@@ -13,6 +13,7 @@ import argparse
 import fnmatch
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -136,6 +137,10 @@ def main():
     options = parser.parse_args()
     import test
 
+    # A shell starts its background jobs with SIGINT ignored, and programs inherit that:
+    # children of tests that interrupt themselves would compute for ever.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     there = {path.stem for path in Path(test.__file__).parent.glob("test_*")}
     wanted = options.modules or ((PART + MORE if options.full else PART).split())
     modules = [module for module in wanted if module in there]
