@@ -41,7 +41,7 @@ BOUNDS = {
     "blocks of pymalloc": 5000,  # and DRIFT
     "bytes of pymalloc's arenas": 16 * MIB,
     "bytes of glibc": MIB,
-    "resident bytes": 24 * MIB,
+    "resident bytes": 24 * MIB,  # or --resident
     "native threads": 0,
     "children": 0,
     "objects": 500,
@@ -386,6 +386,7 @@ ACTIONS = {
 def inner(options):
     faulthandler.enable()
     warnings.simplefilter("ignore", DeprecationWarning)  # forks with threads, from 3.12 on
+    BOUNDS["resident bytes"] = int(options.resident * MIB)
     soak = Soak(options.seed, options.fault)
     if options.seed % 2:
         soak.alloc.install()  # before NumPy
@@ -411,6 +412,9 @@ def main():
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--fault", choices=FAULTS)
+    parser.add_argument(
+        "--resident", type=float, default=24, metavar="MIB", help="above the baseline at the end"
+    )
     parser.add_argument("--alive", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alive:
@@ -425,7 +429,8 @@ def watch(options):
           flush=True)  # fmt: skip
     with tempfile.NamedTemporaryFile() as alive:
         command = [sys.executable, __file__, "--alive", alive.name, "--seed", str(options.seed),
-                   "--seconds", str(options.seconds)]  # fmt: skip
+                   "--seconds", str(options.seconds),
+                   "--resident", str(options.resident)]  # fmt: skip
         if options.fault:
             command += ["--fault", options.fault]
         # malloc_trim() does not reach the ends of glibc's other heaps; 130 MB were there.

@@ -20,7 +20,12 @@ ALIGNS = st.sampled_from([1, 8, 16, 16, 16, 32, 64, 256, 4096, 16_384])
 
 
 class ArenaMachine(RuleBasedStateMachine):
-    """Every operation in any order; contents are those of a model in bytearrays."""
+    """Every operation in any order; contents are those of a model in bytearrays.
+
+    Hypothesis wants the same each time: nothing may depend on where the kernel puts a chunk.
+    So addresses are taken in the order of their allocation, and under a capacity no
+    alignment is above a page's, because whether it fits would be the chunk's address's say.
+    """
 
     @initialize(
         capacity=st.sampled_from([None, None, 200_000, 3_000_000]),
@@ -31,6 +36,7 @@ class ArenaMachine(RuleBasedStateMachine):
         self.blocks = []
         self.raw = {}
         self.dice = random.Random(7)
+        self.most = 16_384 if capacity is None else 4096
 
     def fill(self, block):
         data = bytes([self.dice.randrange(256)]) * block.size
@@ -40,6 +46,7 @@ class ArenaMachine(RuleBasedStateMachine):
 
     @rule(size=SIZES, align=ALIGNS, zeroed=st.booleans(), count=st.integers(1, 20))
     def allocate(self, size, align, zeroed, count):
+        align = min(align, self.most)
         for _ in range(count):
             try:
                 block = self.arena.allocate(size, align, zeroed)
@@ -78,6 +85,7 @@ class ArenaMachine(RuleBasedStateMachine):
 
     @rule(size=st.integers(1, 100_000), align=ALIGNS)
     def malloc(self, size, align):
+        align = min(align, self.most)
         try:
             address = self.arena.aligned_alloc(align, size)
         except alloc.AllocError:
@@ -88,7 +96,7 @@ class ArenaMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.raw)
     @rule(data=st.data(), size=st.integers(1, 100_000))
     def realloc(self, data, size):
-        address = data.draw(st.sampled_from(sorted(self.raw)))
+        address = data.draw(st.sampled_from(list(self.raw)))
         try:
             new = self.arena.realloc(address, size)
         except alloc.AllocError:
@@ -99,7 +107,7 @@ class ArenaMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.raw)
     @rule(data=st.data())
     def free_raw(self, data):
-        address = data.draw(st.sampled_from(sorted(self.raw)))
+        address = data.draw(st.sampled_from(list(self.raw)))
         size, align = self.raw.pop(address)
         self.arena.free_sized(address, size, align)
         with pytest.raises(alloc.DoubleFreeError):
