@@ -21,7 +21,7 @@ from operator import index
 from ._arena_heap import HISTORY, Heap
 from ._arena_lease import Lease
 from ._arena_memory import MASK, Root
-from ._block_base import BlockBase
+from ._block_base import BlockBase, claims, exclusive
 from .errors import (
     DoubleFreeError,
     HeapMisuseError,
@@ -95,6 +95,10 @@ class Block(BlockBase):
         PyPy: leave it by ``with`` or ``release()``; looking for a lost one costs
         the free half a millisecond, and a slice of a released one is not noticed.
         """
+        return self._export()
+
+    @exclusive
+    def _export(self) -> memoryview:
         lease = self._live()
         root = lease.root
         if root is None:
@@ -110,8 +114,13 @@ class Block(BlockBase):
         Raises ``AllocError`` (the block is as it was), ``BufferError`` with
         exported buffers, ``UseAfterFreeError``, and as ``Layout`` does.
         """
-        lease = self._live()
+        self._live()
         size, _ = check(size, self._align)
+        return self._resize(size, move)
+
+    @exclusive
+    def _resize(self, size: int, move: bool) -> bool:
+        lease = self._live()
         if lease.root is not None:
             lease.root.withdraw()
             lease.root = None
@@ -138,11 +147,10 @@ class Block(BlockBase):
         buffers (the block stays live).
         """
         lease = self._lease
-        if lease is None:
-            raise DoubleFreeError(f"double free: this block of {self._size} bytes was freed before")
-        if lease.root is not None and lease.held:
-            lease.root.withdraw()
-            lease.root = None
+        if claims or lease is None or lease.root is not None:
+            self._free()
+            return
+        # No call until the block has lost it: see `claims`.
         self._lease = None
         if not lease.held:
             return
@@ -153,6 +161,19 @@ class Block(BlockBase):
             quick.append(lease)
         else:
             heap.give_back(lease)
+
+    @exclusive
+    def _free(self) -> None:
+        lease = self._lease
+        if lease is None:
+            raise DoubleFreeError(f"double free: this block of {self._size} bytes was freed before")
+        if lease.root is not None and lease.held:
+            lease.root.withdraw()
+            lease.root = None
+        self._lease = None
+        if lease.held:
+            lease.held = False
+            lease.heap.give_back(lease)
 
     def __repr__(self) -> str:
         if self.freed:

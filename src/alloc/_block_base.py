@@ -3,15 +3,76 @@
 from __future__ import annotations
 
 import sys
+from _thread import get_ident
 
 from .layout import Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Any, SupportsIndex, TypeVar
 
     Some = TypeVar("Some", bound="BlockBase")
+    Method = TypeVar("Method", bound=Callable[..., Any])
+
+FREE_THREADED = hasattr(sys, "_is_gil_enabled") and "t" in sys.abiflags
+"""A build without a GIL."""
+
+# One thread at a time in what changes a block: id of the block, to whoever is in there.
+# No lock of its own: two operations of a dict are cheaper for blocks that few share.
+# What checks a block and changes it without a call in between need not ask while nobody
+# is in there, where a GIL makes that one step: CPython from 3.10 on.  Elsewhere there is
+# always somebody.
+claims: dict[int, list[int]] = {}
+if FREE_THREADED or (sys.implementation.name == "cpython" and sys.version_info < (3, 10)):
+    claims[0] = [0]
+
+
+def _claim(block: object, mine: list[int]) -> None:
+    """Wait for another thread to leave.  Raises ``BufferError`` where this thread is in
+    there itself: a finalizer, or a signal's handler, has come back to its block."""
+    from time import sleep
+
+    while True:
+        other = claims.setdefault(id(block), mine)
+        if other is mine:
+            return
+        if other == mine:
+            raise BufferError("the block is being used by what this interrupts")
+        sleep(0)
+
+
+def exclusive(method: Method) -> Method:
+    """Makes a method of blocks one that one thread at a time is in, with all others of the
+    block that are made so."""
+
+    def alone(self: Any, *args: Any, **kwargs: Any) -> Any:
+        mine = [get_ident()]
+        if claims.setdefault(id(self), mine) is not mine:
+            _claim(self, mine)
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            claims.pop(id(self), None)
+
+    alone.__name__, alone.__doc__ = method.__name__, method.__doc__
+    return alone  # type: ignore[return-value]
+
+
+def _forget() -> None:
+    """In a forked child the other threads are gone."""
+    for key in list(claims):
+        if key:
+            claims.pop(key, None)
+
+
+try:
+    from posix import register_at_fork
+except ImportError:
+    pass
+else:
+    register_at_fork(after_in_child=_forget)
 
 
 class BlockBase:

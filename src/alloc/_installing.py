@@ -13,6 +13,7 @@ import time
 from _thread import RLock
 
 from . import _default
+from ._block_base import FREE_THREADED
 from ._environ import environ, glibc_is_tuned, value
 from ._locate import jemalloc_library
 from ._probe import process
@@ -48,9 +49,6 @@ DEFAULT_PRESET = "balanced"
 
 GLIBC_THRESHOLD = 128 * 1024
 """Bytes that glibc keeps at the end of a heap in ``low_memory``: what it begins with."""
-
-FREE_THREADED = bool(getattr(sys, "_is_gil_enabled", None) and "t" in getattr(sys, "abiflags", ""))
-"""A build without a GIL: PEP 703 allows no other allocator for objects."""
 
 
 @record(frozen=True)
@@ -372,7 +370,7 @@ def _install(mode: str | None, numpy: bool, preset: str) -> Installed:
         if foreign is not None and mode is not None:
             return _record_refusal(foreign)
         domains = MODES[mode] if mode is not None else ()
-        if FREE_THREADED and domains:
+        if FREE_THREADED and domains:  # PEP 703 allows no other allocator for objects
             _state.refused += ("objects and arenas: a free-threaded build allows raw only",)
             domains = ("raw",) if "raw" in domains else ()
         name = _route.allocator_name()

@@ -174,7 +174,6 @@ class Bump(Region):
         """A block of ``size`` bytes at a multiple of ``align``."""
         size, align = check(size, align)
         block: Block = object.__new__(Block)
-        block._busy = False
         block._exports = None
         block._owner = self
         block._span = self._span

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alloc._block_base import BlockBase
+from alloc._block_base import BlockBase, exclusive
 from alloc.errors import DoubleFreeError, UseAfterFreeError
 from alloc.layout import EMPTY_ADDRESS, check
 
@@ -27,13 +27,12 @@ class Block(BlockBase):
 
     # `_address` is 0 once freed, and EMPTY_ADDRESS exactly if `_size` is 0.
     # `_exports` tell whether a view lives, see `_view`; None: never any.
-    __slots__ = ("__weakref__", "_address", "_align", "_busy", "_exports", "_owner", "_size")
+    __slots__ = ("__weakref__", "_address", "_align", "_exports", "_owner", "_size")
 
     _owner: Forwarding
     _address: int
     _size: int
     _align: int
-    _busy: bool
     _exports: list[Callable[[], Any]] | None
 
     def _live(self) -> int:
@@ -42,8 +41,6 @@ class Block(BlockBase):
         return self._address
 
     def _unexported(self) -> None:
-        if self._busy:
-            raise BufferError("the block is being resized")
         if self._exports is None:
             return
         live = [alive for alive in self._exports if alive() is not None]
@@ -64,6 +61,10 @@ class Block(BlockBase):
     @property
     def usable_size(self) -> int:
         """Bytes from address to block end, at least ``size``; 0 if empty."""
+        return self._usable()
+
+    @exclusive
+    def _usable(self) -> int:
         return self._owner.usable_size(self._live())
 
     @property
@@ -79,6 +80,10 @@ class Block(BlockBase):
     @property
     def view(self) -> memoryview:
         """A new writable memoryview; it counts as an exported buffer."""
+        return self._export()
+
+    @exclusive
+    def _export(self) -> memoryview:
         view, alive = export(self, self._live(), self._size)
         self._exports = [alive, *(e for e in self._exports or () if e() is not None)]
         return view
@@ -89,6 +94,10 @@ class Block(BlockBase):
         As `alloc.protocols.Block.resize`.
         """
         size, _ = check(size, self._align)
+        return self._resize(size, move)
+
+    @exclusive
+    def _resize(self, size: int, move: bool) -> bool:
         address = self._live()
         self._unexported()
         old = self._size
@@ -97,20 +106,17 @@ class Block(BlockBase):
         if not move and not (size and old):
             return False
         owner, align = self._owner, self._align
-        self._busy = True  # callbacks of adaptors run in here: they must not free it
-        try:
-            if not move:
-                if not owner._resize(address, old, align, size):
-                    return False
-            elif not old:
-                address = owner._grant(size, align, False)
-            elif not size:
-                owner._release(address, old, align)
-                address = _EMPTY
-            else:
-                address = owner._regrant(address, old, align, size)
-        finally:
-            self._busy = False
+        # Callbacks of adaptors run in here: they cannot free it.
+        if not move:
+            if not owner._resize(address, old, align, size):
+                return False
+        elif not old:
+            address = owner._grant(size, align, False)
+        elif not size:
+            owner._release(address, old, align)
+            address = _EMPTY
+        else:
+            address = owner._regrant(address, old, align, size)
         self._address = address
         self._size = size
         return True
@@ -121,13 +127,19 @@ class Block(BlockBase):
         Raises ``DoubleFreeError`` the second time, ``BufferError`` with exported
         buffers (the block stays live).
         """
+        address = self._take()
+        if self._size:
+            self._owner._release(address, self._size, self._align)
+
+    @exclusive
+    def _take(self) -> int:
+        """The address, for the one who is to free it."""
         address = self._address
         if not address:
             raise DoubleFreeError("the block was freed already")
         self._unexported()
         self._address = 0
-        if self._size:
-            self._owner._release(address, self._size, self._align)
+        return address
 
     def __del__(self) -> None:
         try:
@@ -150,7 +162,6 @@ _new = object.__new__
 def make(owner: Forwarding, address: int, size: int, align: int) -> Block:
     """A block of what ``owner`` granted."""
     block: Block = _new(Block)
-    block._busy = False
     block._exports = None
     block._owner = owner
     block._align = align
