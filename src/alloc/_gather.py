@@ -7,6 +7,7 @@ import sys
 import time
 
 from . import _kernel
+from ._block_base import FREE_THREADED
 from ._ledger import (
     VERSION,
     ArenaMemory,
@@ -266,11 +267,13 @@ def ledger(arenas: bool = False, classes: bool = False) -> Ledger:
     figures, routed = _routing()
     pymalloc = _pymalloc(figures, routed)
     if pymalloc is not None and pymalloc.arenas is None:
-        notes.append(
-            "pymalloc does not serve, or hooks hide it (PYTHONMALLOC, tracers, mode full)"
-            if implementation == "cython"
-            else "pymalloc's accounts need the compiled core"
-        )
+        if FREE_THREADED:
+            text = "CPython's mimalloc serves objects (free-threaded): its pages are unexplained"
+        elif implementation == "cython":
+            text = "pymalloc does not serve, or hooks hide it (PYTHONMALLOC, tracers, mode full)"
+        else:
+            text = "pymalloc's accounts need the compiled core"
+        notes.append(text)
     numpy = _numpy(routed)
     arena = _arena_memory()
     taken = time.time()

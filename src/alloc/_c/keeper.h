@@ -31,6 +31,7 @@
  * also read without it, by those who only want to know whether to take it. */
 static struct {
     pthread_mutex_t lock; /* before alloc_chunks.lock */
+    pthread_mutex_t others; /* to look whether jemalloc's threads are welcome, and switch them */
     pthread_cond_t stir;  /* wakes the thread */
     pthread_cond_t ended; /* wakes who waits for another that joins it */
     pthread_t thread;
@@ -47,7 +48,7 @@ static struct {
     int from_initial;
     int refused; /* the system refused a thread; no further try */
     unsigned long looks, holds;
-} alloc_keeper = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} alloc_keeper = {.lock = PTHREAD_MUTEX_INITIALIZER, .others = PTHREAD_MUTEX_INITIALIZER};
 
 #define ALLOC_READ(field) __atomic_load_n(&alloc_keeper.field, __ATOMIC_ACQUIRE)
 #define ALLOC_WRITE(field, value) \
@@ -370,9 +371,14 @@ static void alloc_keeper_glibc(int on) {
 
 /* jemalloc's threads on or off, as far as they are welcome.  0, or an errno. */
 static int alloc_keeper_background(int on) {
-    unsigned char flag = on && alloc_keeper_welcome();
+    unsigned char flag;
+    int error;
+    pthread_mutex_lock(&alloc_keeper.others);
+    flag = on && alloc_keeper_welcome();
     ALLOC_WRITE(background, on);
-    return alloc_je.mallctl("background_thread", NULL, NULL, &flag, 1);
+    error = alloc_je.mallctl("background_thread", NULL, NULL, &flag, 1);
+    pthread_mutex_unlock(&alloc_keeper.others);
+    return error;
 }
 
 /* Stop the thread and wait for it.  pre: not the GIL: the thread may want it. */
@@ -389,11 +395,15 @@ static void alloc_keeper_pause(void) {
     unsigned char off = 0;
     __atomic_add_fetch(&alloc_keeper.paused, 1, __ATOMIC_ACQ_REL);
     alloc_keeper_stop();
-    if (ALLOC_READ(background))
+    if (ALLOC_READ(background)) {
+        pthread_mutex_lock(&alloc_keeper.others);
         alloc_je.mallctl("background_thread", NULL, NULL, &off, 1);
+        pthread_mutex_unlock(&alloc_keeper.others);
+    }
 }
 
-/* It has ended, in the parent.  pre: the GIL, so that no other fork begins meanwhile. */
+/* It has ended, in the parent.  Without a GIL another fork may begin meanwhile: its pause
+ * comes after what is switched on here. */
 static void alloc_keeper_resume(void) {
     if (ALLOC_READ(paused) && __atomic_sub_fetch(&alloc_keeper.paused, 1, __ATOMIC_ACQ_REL))
         return;
@@ -439,6 +449,7 @@ static void alloc_keeper_new_locks(void) {
     pthread_condattr_t attributes;
     pthread_mutex_init(&alloc_chunks.lock, NULL);
     pthread_mutex_init(&alloc_keeper.lock, NULL);
+    pthread_mutex_init(&alloc_keeper.others, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&alloc_keeper.stir, &attributes);
