@@ -43,10 +43,11 @@ def jemalloc_wheel():
 
 @pytest.fixture
 def new(tmp_path):
-    """In the newest Python that there is a wheel for."""
-    assert WHEELS, f"nothing for {MACHINE} in {DIST}: make wheels"
-    version = version_of(max(WHEELS, key=lambda path: int(version_of(path).split(".")[1])))
-    return Environment(INTERPRETERS[version], tmp_path)
+    """In the newest Python here that there is a wheel for."""
+    versions = [version for version in map(version_of, WHEELS) if version in INTERPRETERS]
+    assert versions, f"nothing for {MACHINE} and a Python here in {DIST}: make wheels"
+    newest = max(versions, key=lambda version: int(version.split(".")[1]))
+    return Environment(INTERPRETERS[newest], tmp_path)
 
 
 # --- from the sdist
