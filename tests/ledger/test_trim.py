@@ -50,7 +50,8 @@ print(again.jemalloc < 1 << 20, again.glibc < 1 << 20)
 """
     modern = sys.version_info >= (3, 10)
     want = f"True True\n{modern} True\nTrue True\nTrue True"
-    assert python(code) == want
+    # On a busy machine the keeper would have asked glibc before.
+    assert python(code, env={"ALLOC_MALLOC_TRIM": "0"}) == want
 
 
 @pytest.mark.needs_core
