@@ -241,6 +241,7 @@ def _apply_preset(name: str) -> None:
             pass  # an arena that nobody has used yet
     _route.control_number("arenas.dirty_decay_ms", decay)
     _route.spare(decay > 0)
+    _route.bound(name == "balanced")
     _background(bool(preset["background"]))
     wanted = decay <= 500 and value(environ, "ALLOC_MALLOC_TRIM") != "0"
     glibc = wanted and process is not None and process.describe_malloc() == "glibc"

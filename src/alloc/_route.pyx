@@ -28,6 +28,8 @@ cdef extern from "_c/jemalloc.h" nogil:
     cdef struct je_state:
         size_t length
         int (*mallctl)(const char *, void *, size_t *, void *, size_t) noexcept nogil
+        size_t (*large_bound)(size_t, size_t) noexcept nogil
+        bint bounded
     je_state je "alloc_je"
     int je_load "alloc_je_load"(const char *path, char *why, size_t room)
     int je_number "alloc_je_number"(const char *name, uint64_t *out)
@@ -274,6 +276,11 @@ def spare(bint on):
     """Keep a few blocks of 14 KiB to 4 MiB for the next who asks; off gives them back."""
     with nogil:
         spare_switch(on)
+
+
+def bound(bint on):
+    """Whether free large blocks are kept only as far as as many are in use."""
+    je.bounded = on and je.large_bound is not NULL
 
 
 def empty_spares():

@@ -191,3 +191,20 @@ for block in [*blocks, grown]:
 print(alloc.installed().fallbacks)
 """
     assert run(RAW + code).split("\n") == ["True False True False", "False True", "0"]
+
+
+@pytest.mark.parametrize("preset, kept", [("balanced", False), ("throughput", True)])
+def test_free_large_blocks_do_not_pile_up(run, preset, kept):
+    code = """
+def dirty():
+    _route.epoch()
+    return _route.number('stats.arenas.1.pdirty') * 4096
+alloc.install(numpy=False, preset=PRESET)
+blocks = [malloc((5 << 20) + (n << 18)) for n in range(12)]
+_route.control_number('arena.1.dirty_decay_ms', -1)  # time does not count here
+for block in blocks: free(block)
+before = dirty()
+malloc(20 << 20)
+print(before > 60 << 20, dirty() > 40 << 20)
+"""
+    assert run(RAW + f"PRESET = {preset!r}\n" + code) == f"True {kept}"

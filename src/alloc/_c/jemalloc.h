@@ -33,6 +33,8 @@ static struct {
     void (*sdallocx)(void *, size_t, int);
     int (*mallctl)(const char *, void *, size_t *, void *, size_t);
     unsigned long (*refusals)(void);
+    size_t (*large_bound)(size_t, size_t); /* NULL: an older library has none */
+    int bounded;                           /* it is to be asked */
     int loaded;
     /* Set when jemalloc had no room and System had, cleared by the next free of
      * a block of jemalloc's.  Asking again and again would cost 20 times malloc.
@@ -44,6 +46,16 @@ static inline int alloc_je_owns(void *ctx, const void *ptr) {
     size_t length = ALLOC_SEEN(alloc_je.length);
     (void)ctx;
     return (uintptr_t)ptr - alloc_je.base < length;
+}
+
+/* Peaks: jemalloc keeps what is freed for the decay, however much that is.  Of blocks
+ * from `oversize_threshold` on (ALLOC_JE_OPTIONS) no more is kept than is in use there, or
+ * ALLOC_JE_KEPT; the decay does the rest.  To be called before one of `size` is asked for. */
+#define ALLOC_JE_OVERSIZE ((size_t)2 << 20)
+#define ALLOC_JE_KEPT ((size_t)8 << 20)
+static inline void alloc_je_bound(size_t size) {
+    if (size >= ALLOC_JE_OVERSIZE && alloc_je.bounded)
+        alloc_je.large_bound(ALLOC_JE_KEPT, size);
 }
 
 static int alloc_sys_owns(void *ctx, const void *ptr) {
@@ -290,8 +302,8 @@ static void alloc_je_take_slots(void *library) {
  * Blocks from 2 MiB on (jemalloc: from 8) lie apart, so that smaller ones do not cut up
  * what the next of them, or the same one when it grows, could use.  A thread's cache
  * holds some 32 KiB of each size above 512 bytes; jemalloc's own 20 blocks at least, up
- * to 280 KiB of a size, were a third of what an idle service kept.  Smaller sizes have
- * jemalloc's numbers: objects lie there in mode full. */
+ * to 280 KiB of a size, add up in a service's threads.  Smaller sizes have jemalloc's
+ * numbers: objects lie there in mode full. */
 #define ALLOC_JE_OPTIONS \
     "narenas:1,tcache_max:32768,tcache_nslots_large:1,cache_oblivious:false," \
     "oversize_threshold:2097152," \
@@ -372,6 +384,7 @@ static int alloc_je_load(const char *path, char *why, size_t room) {
         return -1;
     }
     alloc_je.free(probe);
+    *(void **)&alloc_je.large_bound = dlsym(library, "je_sys_large_bound");
     if (abi() >= 2)
         alloc_je_take_slots(library);
     alloc_je.base = (uintptr_t)base;

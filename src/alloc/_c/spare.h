@@ -97,6 +97,7 @@ static void alloc_spare_release(uint64_t word) {
 /* jemalloc is to be asked for `size`: a large block that is kept and did not fit goes
  * back first, so that its pages can serve; else both would be there at the peak. */
 static inline void alloc_spare_yield(size_t size) {
+    alloc_je_bound(size);
     uint64_t word = __atomic_load_n(&alloc_spare.slots[0], __ATOMIC_RELAXED);
     if (ALLOC_UNLIKELY(size > ALLOC_SPARE_LARGE && word >> 48 > ALLOC_SPARE_LARGE >> 12))
         alloc_spare_release(__atomic_exchange_n(&alloc_spare.slots[0], 0, __ATOMIC_ACQUIRE));
@@ -169,8 +170,10 @@ static void alloc_spare_switch(int on) {
 /* jemalloc's functions, with the spare blocks in front. */
 static inline void *alloc_spare_malloc(size_t size) {
     void *ptr;
-    if (!alloc_spare.on || !alloc_spare_fits(size))
+    if (!alloc_spare.on || !alloc_spare_fits(size)) {
+        alloc_je_bound(size);
         return alloc_je.malloc(size);
+    }
     if ((ptr = alloc_spare_take(size)) != NULL)
         return ptr;
     alloc_spare_yield(size);
@@ -182,9 +185,12 @@ static inline void *alloc_spare_malloc(size_t size) {
 static inline void *alloc_spare_calloc(size_t count, size_t size) {
     size_t bytes;
     void *ptr;
-    if (!alloc_spare.on || __builtin_mul_overflow(count, size, &bytes) ||
-        !alloc_spare_fits(bytes))
+    if (__builtin_mul_overflow(count, size, &bytes))
+        return NULL;
+    if (!alloc_spare.on || !alloc_spare_fits(bytes)) {
+        alloc_je_bound(bytes);
         return alloc_je.calloc(count, size);
+    }
     if ((ptr = alloc_spare_take(bytes)) != NULL)
         return memset(ptr, 0, bytes);
     alloc_spare_yield(bytes);

@@ -5,7 +5,7 @@ that a second run with the same source, options and compiler reuses it:
 
 private  prefix je_, for dlopen: no initial-exec TLS of its own, our tsd_tls.h
          and tcache_types.h first on the include path, no sbrk (it would leave
-         the range); linked with native/range.c, slots.c and zero.c
+         the range); linked with native/range.c, slots.c, large.c and zero.c
 static   prefix je_, plain: the pic archive for linking into other things
 preload  no prefix, ordinary: for LD_PRELOAD
 """
@@ -153,8 +153,8 @@ def _compile(name, options, source, build_dir):
     return folder
 
 
-def _slots(options, source, private, folder, log):
-    """Compile slots.c, with jemalloc's own headers where it inlines from them."""
+def _internal(options, source, private, folder, log):
+    """Compile what uses jemalloc's own headers: slots.c, and large.c where it can."""
     command = options.cc + ["-std=gnu11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall"]
     command += options.cflags + ["-I" + f for f, _ in _overlays("private", options, source)]
     if has_inline_paths(source):
@@ -162,15 +162,18 @@ def _slots(options, source, private, folder, log):
         command += ["-DJE_SLOTS_INLINE=1", "-D_GNU_SOURCE", "-D_REENTRANT", "-Wno-unused-function"]
         command += [f"-ffile-prefix-map={source.tree}=."]
         command += ["-I" + os.path.join(root, "include") for root in (private, source.tree)]
-    command += ["-I" + OVERLAY, "-c", os.path.join(NATIVE, "slots.c"), "-o", "slots.o"]
-    _logged(command, folder, log)
-    return "slots.o"
+    command += ["-I" + OVERLAY, "-c"]
+    objects = ["slots.o", "large.o"] if has_inline_paths(source) else ["slots.o"]
+    for name in objects:
+        file = os.path.join(NATIVE, name[:-1] + "c")
+        _logged(command + [file, "-o", name], folder, log)
+    return objects
 
 
 def _link(options, source, private, build_dir, raised):
     """The folder with the private and the boot library."""
     natives = [os.path.join(NATIVE, n) for n in ("range.c", "boot.c", "private.map", "boot.map")]
-    natives += [os.path.join(NATIVE, n) for n in ("slots.c", "zero.c")]
+    natives += [os.path.join(NATIVE, n) for n in ("slots.c", "large.c", "zero.c")]
     natives.append(os.path.join(OVERLAY, "jemalloc_sys.h"))
     key = _key(
         [os.path.basename(private), options.tls_cache], natives + [os.path.abspath(__file__)]
@@ -189,7 +192,7 @@ def _link(options, source, private, build_dir, raised):
     boot += ["-Wl,--version-script=" + natives[3], "-Wl,-soname,libjemalloc_boot.so"]
     _logged(compiler + boot + [natives[1], "-o", "libjemalloc_boot.so"], folder, log)
     compiler += ["-DJE_TCACHE_LIMIT_RAISED=1"] if raised else []
-    slots = _slots(options, source, private, folder, log)
+    internal = _internal(options, source, private, folder, log)
     # -Bsymbolic: a host may export a je_malloc of its own.
     flags = [
         "-Wl,--wrap=mmap,--wrap=munmap,--wrap=sbrk,--wrap=pthread_self",
@@ -212,7 +215,7 @@ def _link(options, source, private, build_dir, raised):
             "-Wl,--whole-archive",
             archive,
             "-Wl,--no-whole-archive",
-            slots,
+            *internal,
             os.path.join(NATIVE, "zero.c"),
             natives[0],
             "libjemalloc_boot.so",

@@ -479,6 +479,26 @@ def test_slots_take_every_layout_and_free_it_sized_or_not(fresh, prelude):
     assert out == "True"
 
 
+def test_free_large_blocks_go_back_where_they_are_more_than_those_in_use(fresh, prelude):
+    out = fresh(
+        """
+        bound = je.je_sys_large_bound
+        bound.restype, bound.argtypes = size_t, [size_t, size_t]
+        mib = 1 << 20
+        print(bound(0, 0), end=" ")  # nobody has asked for a large block
+        held = [malloc(8 * mib) for _ in range(8)]
+        for p in held[2:]: free(p)  # 48 MiB; 16 are in use
+        print(bound(50 * mib, 0), bound(0, 40 * mib), end=" ")
+        print(47 * mib < bound(40 * mib, 20 * mib) < 49 * mib, bound(0, 0), end=" ")
+        free(malloc(8 * mib))  # fewer than those in use
+        print(bound(0, 0))
+        """,
+        prelude=prelude,
+        env={"JE_MALLOC_CONF": "oversize_threshold:2097152,dirty_decay_ms:-1,narenas:1"},
+    )
+    assert out == "0 0 0 True 0 0"
+
+
 def test_slots_of_threads_that_come_and_go(fresh, prelude):
     out = fresh(
         """

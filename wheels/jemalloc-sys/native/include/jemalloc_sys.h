@@ -69,6 +69,12 @@ typedef struct je_sys_slots_other {
  * names lives as long as the process.  Not from two threads at once.  Interface 2. */
 int je_sys_slots(const je_sys_slots_other *other, je_sys_slots_table *out);
 
+/* To be called before a large block is asked for: free pages of large blocks (option
+ * `oversize_threshold`) are given back if they are more than `least` bytes, and more than
+ * those in use and the `next` bytes together.  Returns bytes given back.  Any thread;
+ * mostly two compares.  Not in builds of jemalloc 5.3.0. */
+size_t je_sys_large_bound(size_t least, size_t next);
+
 /* In libjemalloc_boot.so.  Options in jemalloc's syntax, zero-terminated,
  * read once, when libjemalloc_private.so is loaded.  They override the
  * defaults of the build; JE_MALLOC_CONF in the environment overrides them. */
