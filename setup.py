@@ -45,6 +45,7 @@ def core():
             extra_compile_args=[*FLAGS, *os.environ.get("ALLOC_CFLAGS", "").split()],
         )
         for name in sorted(n[:-4] for n in os.listdir(SOURCE) if n.endswith(".pyx"))
+        if POSIX or name != "_route"  # install() is for POSIX
     ]
     return cythonize(modules, include_path=["src"])
 
@@ -85,6 +86,8 @@ def extensions():
         return []
     if sys.implementation.name != "cpython" or sys.maxsize <= 2**32:
         reason = "the core is for 64-bit CPython"
+    elif not POSIX and choice != "require":
+        reason = "on Windows the core is built on request only (ALLOC_CORE=require)"
     else:
         found = core()
         reason = trouble(found, trial=choice != "require")

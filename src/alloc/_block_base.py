@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Some = TypeVar("Some", bound="BlockBase")
     Method = TypeVar("Method", bound=Callable[..., Any])
 
-FREE_THREADED = hasattr(sys, "_is_gil_enabled") and "t" in sys.abiflags
+FREE_THREADED = "free-threading" in sys.version  # Windows has no abiflags before 3.14
 """A build without a GIL."""
 
 # One thread at a time in what changes a block: id of the block, to whoever is in there.

@@ -11,11 +11,35 @@
 #ifndef ALLOC_GUARD_H
 #define ALLOC_GUARD_H
 
-#if defined(_WIN32)
-#error "guard.h needs mmap, mprotect and sigaction: a POSIX system"
-#endif
+#include "alloc/alloc.h"
 
-#include <sched.h>
+#if defined(_WIN32)
+/* None without mmap, mprotect and sigaction: alloc_gd_init() fails. */
+typedef struct {
+    char *ptr, *born, *died;
+    size_t size, align;
+    int state;
+} alloc_guard_slot;
+
+typedef struct {
+    size_t count;
+    uint64_t sampled, missed;
+    void *python;
+    void (*stack)(char *text, size_t room);
+    void (*report)(void *python, int crime, const alloc_guard_slot *slot, const char *ptr,
+                   int64_t offset, size_t size, size_t align);
+} alloc_guard;
+
+static int alloc_gd_init(alloc_guard *g, alloc_table *table, const alloc_table *up,
+                         uint32_t every, uint64_t seed, size_t count, size_t room, int faults) {
+    (void)g, (void)table, (void)up, (void)every, (void)seed, (void)count, (void)room, (void)faults;
+    return -1;
+}
+
+static void alloc_gd_look(alloc_guard *g, size_t number) { (void)g, (void)number; }
+static void alloc_gd_end(alloc_guard *g) { (void)g; }
+#else
+
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,7 +47,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
-#include "alloc/alloc.h"
+#include "yield.h"
 
 #define ALLOC_GD_STACK 1024 /* bytes of text for a stack */
 #define ALLOC_GD_ZONE 0xfb
@@ -76,7 +100,7 @@ static struct sigaction alloc_gd_before;
 
 static inline void alloc_gd_lock(alloc_guard *g) {
     while (__atomic_test_and_set(&g->taken, __ATOMIC_ACQUIRE))
-        sched_yield();
+        alloc_yield();
 }
 
 static inline void alloc_gd_unlock(alloc_guard *g) {
@@ -428,4 +452,5 @@ static void alloc_gd_end(alloc_guard *g) {
     g->slots = NULL;
 }
 
+#endif
 #endif

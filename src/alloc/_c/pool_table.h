@@ -6,9 +6,8 @@
 #ifndef ALLOC_POOL_TABLE_H
 #define ALLOC_POOL_TABLE_H
 
-#include <sched.h>
-
 #include "alloc/pool.h"
+#include "yield.h"
 
 typedef struct {
     alloc_pool pool;
@@ -18,7 +17,7 @@ typedef struct {
 
 static inline void alloc_sp_lock(alloc_shared_pool *shared) {
     while (__atomic_test_and_set(&shared->taken, __ATOMIC_ACQUIRE))
-        sched_yield();
+        alloc_yield();
 }
 
 static inline void alloc_sp_unlock(alloc_shared_pool *shared) {

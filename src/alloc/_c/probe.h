@@ -222,6 +222,7 @@ static const void *alloc_exported_host(void) {
 #endif
 }
 
+#if defined(__linux__)
 /* What a non-PIE executable's own stub of `name` stands for: replaces `found`,
  * which dladdr found at it, by the first loaded library that defines it, as the
  * loader does.  1: done; 0: `found` is no stub, or nobody defines it. */
@@ -261,6 +262,7 @@ static int alloc_behind_stub(const char *name, Dl_info *found) {
 #endif
     return known;
 }
+#endif
 
 /* Who provides malloc: the file that defines it, and the allocator whose own
  * functions stand in that same file ("" if none known).  In a non-PIE

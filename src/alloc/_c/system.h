@@ -28,22 +28,29 @@
 #endif
 
 #if defined(_WIN32)
-/* All blocks come from the aligned family: a raw free does not know the
- * alignment, and _aligned_free cannot take malloc's blocks nor free its. */
+/* Malloc's block, whose multiple of 16 is kept in front of ours: a raw free does not know
+ * the alignment.  The C runtime's aligned family does the same, but tells what is usable
+ * only to who knows the alignment, and too much to who names a smaller one. */
 static void *alloc_sys_alloc(void *ctx, size_t size, size_t align) {
+    size_t room = align < ALLOC_DEFAULT_ALIGN ? ALLOC_DEFAULT_ALIGN : align;
+    char *block, *ptr;
     (void)ctx;
-    return _aligned_malloc(size, align < ALLOC_DEFAULT_ALIGN ? ALLOC_DEFAULT_ALIGN : align);
+    if (size > (size_t)PTRDIFF_MAX - room || (block = malloc(size + room)) == NULL)
+        return NULL;
+    ptr = (char *)(((uintptr_t)block + room) & ~(uintptr_t)(room - 1));
+    ((void **)ptr)[-1] = block;
+    return ptr;
 }
 
 static void alloc_sys_dealloc(void *ctx, void *ptr, size_t size, size_t align) {
     (void)ctx, (void)size, (void)align;
-    _aligned_free(ptr);
+    free(((void **)ptr)[-1]);
 }
 
-/* The CRT answers only if told the alignment; every block has at least this. */
 static size_t alloc_sys_usable_size(void *ctx, const void *ptr) {
+    char *block = ((char **)ptr)[-1];
     (void)ctx;
-    return _aligned_msize((void *)ptr, ALLOC_DEFAULT_ALIGN, 0);
+    return _msize(block) - (size_t)((const char *)ptr - block);
 }
 #else
 /* The common case must fall through: one more taken branch before the jump to malloc

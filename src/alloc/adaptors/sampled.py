@@ -62,6 +62,8 @@ class SampledGuard(Sampled):
         room: int = 1 << 18,
         faults: bool | None = None,
     ) -> None:
+        if sys.platform == "win32":
+            raise BackendUnavailableError("SampledGuard needs a POSIX system")
         if policy not in POLICIES:
             raise ValueError(f"policy is one of {', '.join(POLICIES)}, got {policy!r}")
         if not 1 <= every < 1 << 31 or not 1 <= slots <= 1 << 16 or not 1 <= room <= 1 << 30:
