@@ -18,6 +18,7 @@ from cpython.contextvars cimport (
 )
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint64_t, uintptr_t
 
 from alloc._raw cimport grant, refuse, regrant, release, to_layout, to_pointer, to_size
@@ -287,8 +288,9 @@ cdef int load_jemalloc() except -1:
     with cython.critical_section(lock):
         status = je_load(path, why, sizeof(why))
         if status != 0:
-            keep(jemalloc_trouble)
-            jemalloc_trouble = (<bytes>why).decode(errors="replace")
+            text = (<bytes>why).decode(errors="replace")
+            keep(text)
+            jemalloc_trouble = text
     if status < 0:
         from alloc.errors import BackendUnavailableError
 

@@ -7,27 +7,22 @@ cdef object chosen = None                # the global allocator, or None: not de
 cdef object first_use = None             # has it decided, see on_first_use()
 cdef list foreign = []                   # non-native ones that were ever current
 cdef bint scoped = False                 # whether a scope was ever entered
-cdef list kept = []                      # see keep()
 # Through the C API: the module contextvars is a shared library to be loaded.
 scope = PyContextVar_New("alloc.using", NULL)
 
 
-cdef int keep(object replaced) except -1:
-    """What was global may be in the hands of another thread that has taken no reference
-    yet.  With a GIL there is none; without, it lives on: such things change seldom."""
-    if not FREE_THREADED or replaced is None:
-        return 0
-    for known in kept:
-        if known is replaced:
-            return 0
-    kept.append(replaced)
-    return 0
+cdef inline void keep(object known) noexcept:
+    """What becomes global may be in the hands of another thread that has taken no reference
+    yet, long after it was replaced.  With a GIL there is none; without, it lives for ever:
+    such things change seldom."""
+    if FREE_THREADED:
+        Py_INCREF(known)
 
 
 def on_first_use(call):
     """Call ``call()`` when an allocator is needed and none is global yet: it sets one."""
     global first_use
-    keep(first_use)
+    keep(call)
     first_use = call
 
 
@@ -78,10 +73,10 @@ cdef bint serves_raw(object allocator) except -1:
 def set_global(allocator):
     """Make ``allocator`` global and return the previous one.  No policy here."""
     remember(allocator)
+    keep(allocator)
     table = table_of(allocator)
     with cython.critical_section(lock):
         previous = chosen
-        keep(previous)
         put_in_force(allocator, table)
     return previous
 
@@ -90,11 +85,11 @@ def set_first(allocator, expected):
     """As `set_global`, unless another one than ``expected`` is global by now (``None``:
     none is).  The test and the change are one step; returns whether it changed."""
     remember(allocator)
+    keep(allocator)
     table = table_of(allocator)
     with cython.critical_section(lock):
         if chosen is not expected:
             return False
-        keep(chosen)
         put_in_force(allocator, table)
     return True
 
