@@ -23,7 +23,7 @@ usable_size = _backend.usable_size
 
 
 def __getattr__(name: str) -> object:
-    from ._lazy import find
+    from alloc._lazy import find
 
     return find(name)
 
@@ -33,7 +33,7 @@ def __dir__() -> "list[str]":
 
 
 def _first_use() -> None:
-    from ._default import ensure
+    from alloc._default import ensure
 
     ensure()
 

@@ -396,7 +396,7 @@ class Arena:
             heap = self._heap
             with heap.lock:
                 if heap.owns(address):
-                    from ._arena_report import whereabouts
+                    from alloc._arena_report import whereabouts
 
                     kind, start, size = whereabouts(heap, address)
                     if kind == "block" and start == address:
@@ -433,7 +433,7 @@ class Arena:
         if not self._heap.owns(address):
             where = f"{address:#x} is not an address of this arena"
         else:
-            from ._arena_report import whereabouts
+            from alloc._arena_report import whereabouts
 
             kind, start, size = whereabouts(self._heap, address)
             inside = address - start
@@ -454,7 +454,7 @@ class Arena:
 
     def statistics(self) -> HeapStatistics:
         """What the arena holds at this moment.  O(number of blocks)."""
-        from ._arena_report import statistics
+        from alloc._arena_report import statistics
 
         return statistics(self._heap)
 
@@ -467,7 +467,7 @@ class Arena:
 
     def visualize(self, width: int = 64) -> str:
         """A map of the chunks as text, ``width`` cells each, with a legend."""
-        from ._arena_report import visualize
+        from alloc._arena_report import visualize
 
         return visualize(self._heap, width)
 
@@ -477,7 +477,7 @@ class Arena:
         Raises ``AssertionError`` that names the broken one, also under ``-O``.
         Call it while no other thread uses the arena.
         """
-        from ._arena_report import verify
+        from alloc._arena_report import verify
 
         verify(self._heap)
 

@@ -150,12 +150,12 @@ class BlockBase:
     @property
     def __array_interface__(self) -> dict[str, object]:
         """NumPy's protocol: a vector of bytes, whose arrays keep the block."""
-        from ._exchange import array_interface
+        from alloc._exchange import array_interface
 
         return array_interface(self)  # type: ignore[arg-type]
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         """Pickled by contents; from protocol 5 on without a copy."""
-        from ._exchange import reduce
+        from alloc._exchange import reduce
 
         return reduce(self, protocol)  # type: ignore[arg-type]

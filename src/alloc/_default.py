@@ -72,7 +72,7 @@ def _build(decision: Decision) -> Allocator:
             raise _NoRange(found.degraded)
         return found
     if name == "arena":
-        from ._pure import default_arena
+        from alloc._pure import default_arena
 
         return default_arena()
     return backend.System()
@@ -88,9 +88,9 @@ def _with_host(facts: Facts) -> Facts:
     try:
         # Late: only the guests of such hosts need it.
         if implementation == "cython":
-            from ._host import adopt
+            from alloc._host import adopt
         else:
-            from ._arena_host import adopt  # type: ignore[assignment]
+            from alloc._arena_host import adopt  # type: ignore[assignment]
         host = adopt(what)
     except (ImportError, ValueError) as error:
         return changed(facts, host_place=place, host_trouble=f"{error} ({place})")

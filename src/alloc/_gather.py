@@ -61,7 +61,7 @@ def loaded_jemalloc() -> bool:
 
 def _jemalloc(private: bool, arenas: bool, classes: bool) -> JemallocMemory | None:
     """The figures of one jemalloc; ``None`` where it keeps no statistics."""
-    from .jemalloc import Control
+    from alloc.jemalloc import Control
 
     jemalloc = Control("private" if private else "preloaded")
     read = jemalloc.number
@@ -211,8 +211,8 @@ def _pymalloc(figures: dict[str, int], routed: tuple[str, ...]) -> PymallocMemor
 def _arena_memory() -> ArenaMemory | None:
     if "alloc._arena" not in sys.modules:
         return None
-    from ._arena_fork import heaps
-    from ._arena_report import statistics
+    from alloc._arena_fork import heaps
+    from alloc._arena_report import statistics
 
     found = [statistics(heap) for heap in heaps()]
     if not found:

@@ -180,7 +180,9 @@ def with_jemalloc(facts: Facts) -> Facts:
     """The facts, and where jemalloc's library is: imports ``jemalloc_sys`` if it is there."""
     if implementation != "cython":
         return replace(facts, jemalloc_trouble="jemalloc needs the compiled core")
-    from ._locate import jemalloc_library  # late: a guest does not need it
+    # Late: a guest does not need it.  By its full name: CPython before 3.9.3 waits for another
+    # thread that is importing a module under the name as written (bpo-43517).
+    from alloc._locate import jemalloc_library
 
     try:
         return replace(facts, jemalloc=jemalloc_library())
