@@ -45,7 +45,7 @@ def core():
             extra_compile_args=[*FLAGS, *os.environ.get("ALLOC_CFLAGS", "").split()],
         )
         for name in sorted(n[:-4] for n in os.listdir(SOURCE) if n.endswith(".pyx"))
-        if POSIX or name != "_route"  # install() is for POSIX
+        if sys.platform.startswith("linux") or name != "_route"  # install() is for Linux
     ]
     return cythonize(modules, include_path=["src"])
 

@@ -273,7 +273,8 @@ class using:
     """Use another allocator inside a ``with`` block, in this thread or task only.
 
     A ``ContextVar`` scope: tasks inherit it from where they were created, new
-    threads do not.  May be nested; one object serves one task at a time.  Has
+    threads do not, unless ``sys.flags.thread_inherit_context`` says so (without a GIL
+    they do).  May be nested; one object serves one task at a time.  Has
     no effect under ``ALLOC_DISABLE=1``.  Raises ``TypeError`` for what is not an allocator.
 
     From the first scope in a process on, each module-level call looks up its

@@ -143,8 +143,8 @@ def _obstacle() -> str | None:
         return "ALLOC_DISABLE=1"
     if _default.facts().host_forbids_install:
         return "the host forbids it"
-    if sys.platform == "win32":
-        return "the interpreter's allocators are routed on POSIX systems only"
+    if not sys.platform.startswith("linux"):
+        return "the interpreter's allocators are routed on Linux only"
     decision = _default.decision()
     if decision.embedding != "standalone":
         return f"Python is a guest here ({decision.evidence[0]})"

@@ -109,6 +109,7 @@ print(work())
     assert run(code) == "True"
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_a_fork_of_a_quiet_program_warns_of_nothing_and_threads_come_back(run):
     code = """

@@ -32,6 +32,7 @@ print(alloc.uninstall().routed, work())
     assert run(code) == "() True"
 
 
+@pytest.mark.needs_pymalloc
 @MODES
 def test_tracemalloc_started_after_and_in_turns(run, mode):
     code = f"""
@@ -54,6 +55,7 @@ print(alloc.installed().python, work())
     assert run(code) == f"{mode} True"
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.parametrize(
     "malloc", ["debug", "malloc", "malloc_debug", "pymalloc", "pymalloc_debug", "mimalloc"]
 )
@@ -89,6 +91,7 @@ print(work())
     assert run(code) == "True"
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.parametrize("first, second", [("hybrid", "full"), ("full", "hybrid")])
 def test_headers_of_debug_hooks_and_none_are_not_mixed(run, first, second):
     code = f"""
@@ -127,6 +130,7 @@ print(after - before)
     assert abs(int(run(code))) < 100
 
 
+@pytest.mark.needs_pymalloc
 def test_arenas_without_pymalloc_are_noted(run):
     code = "import alloc; print(*alloc.install('arenas', numpy=False).notes)"
     out = run(code, env={"PYTHONMALLOC": "malloc"})
@@ -165,6 +169,7 @@ foreign.calloc = ctypes.cast(libc.calloc, ctypes.c_void_p).value    # not CPytho
 """
 
 
+@pytest.mark.needs_pymalloc
 def test_hooks_of_an_unknown_tool_below_are_a_reason_to_refuse(run):
     code = (
         FOREIGN_HOOK
@@ -184,6 +189,7 @@ print(alloc.install('full', numpy=False).routed, work())
     assert run(code) == "('raw', 'mem', 'obj') True"
 
 
+@pytest.mark.needs_pymalloc
 def test_a_tool_that_hooks_above_and_leaves_again(run):
     code = (
         FOREIGN_HOOK
@@ -229,6 +235,7 @@ print(work(), first['alloc'].uninstall().routed, work())
     assert run(code) == "True () True"
 
 
+@pytest.mark.needs_pymalloc
 def test_the_same_package_imported_twice(run):
     code = """
 import alloc, sys

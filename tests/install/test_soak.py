@@ -25,11 +25,13 @@ def soak(pytestconfig):
     return run
 
 
+@pytest.mark.needs_pymalloc
 def test_it_ends_at_the_baseline(soak):
     status, out = soak()
     assert status == 0 and "seed 11" in out and "all back at the baseline" in out, out
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.parametrize(
     "fault, found",
     [

@@ -46,6 +46,7 @@ def test_it_agrees_with_the_kernels_own_sum():
         assert abs(getattr(found, name) - sums[key]) < 4 * MIB
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.needs_core
 @pytest.mark.needs_jemalloc
 @pytest.mark.needs_mallinfo2
@@ -74,6 +75,7 @@ print("ok")
     assert python(code) == "ok"
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.needs_core
 @pytest.mark.needs_mallinfo2
 def test_it_sees_blocks_of_glibc_and_pymalloc(python):
@@ -109,6 +111,7 @@ assert (alloc.ledger() - after)["process.rss"] < -38 * MIB
     assert python(code) == ""
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.needs_kernel
 @pytest.mark.needs_core
 @pytest.mark.needs_jemalloc
@@ -134,6 +137,7 @@ def test_it_sees_routed_memory(python, mode):
     assert abs(parts["unexplained"]) < 2 * MIB
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.needs_kernel
 @pytest.mark.needs_core
 @pytest.mark.needs_jemalloc

@@ -19,6 +19,7 @@ def never_yet(monkeypatch):
     monkeypatch.setattr(_trim._Last, "ended", -1e9)
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.needs_kernel
 @pytest.mark.needs_core
 @pytest.mark.needs_jemalloc
