@@ -26,6 +26,7 @@ COMPONENTS = {
     "core": "the compiled core",
     "jemalloc": "jemalloc-sys, installed",
     "cpython": "CPython: reference counts, its C API, its modules",
+    "pymalloc": "CPython's pymalloc (free-threaded builds have mimalloc in its place)",
     "processes": "a platform that starts processes",
     "threads": "a platform that starts threads",
     "loop": "asyncio.run (in a browser JavaScript runs the event loop)",

@@ -16,6 +16,7 @@ ROUTED = {
 }
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.parametrize("mode", ROUTED)
 def test_a_mode_routes_what_it_says(run, mode):
     code = f"""
@@ -49,6 +50,7 @@ def test_nothing_is_routed_by_import(run):
     assert run(code) == "False ()"
 
 
+@pytest.mark.needs_pymalloc
 def test_decision_and_text_say_what_was_done(run):
     code = "import alloc; alloc.install(numpy=False); print(alloc.decision()); print(alloc.installed())"
     text = run(code)
@@ -56,6 +58,7 @@ def test_decision_and_text_say_what_was_done(run):
     assert "installed  raw, arenas (mode hybrid, preset balanced)" in text
 
 
+@pytest.mark.needs_pymalloc
 def test_blocks_go_home_after_uninstall(run):
     code = """
 import alloc
@@ -74,6 +77,7 @@ print(alloc.install('full', numpy=False).routed, work())
     assert run(code) == "('raw', 'mem', 'obj') True"
 
 
+@pytest.mark.needs_pymalloc
 def test_modes_can_be_changed_in_any_order(run):
     code = """
 import alloc, itertools
@@ -99,6 +103,7 @@ def test_uninstall_without_install_does_nothing(run):
     )
 
 
+@pytest.mark.needs_pymalloc
 def test_installing_twice_is_the_same_as_once(run):
     code = """
 import alloc
@@ -160,7 +165,9 @@ print(alloc.install().refused[0], work())
     assert "jemalloc-sys" in run(code)
 
 
-@pytest.mark.parametrize("mode", ["hybrid", "arenas", "full"])
+@pytest.mark.parametrize(
+    "mode", ["hybrid", pytest.param("arenas", marks=pytest.mark.needs_pymalloc), "full"]
+)
 def test_the_deployer_chooses_by_environment(run, mode):
     code = "import alloc; i = alloc.install(); print(i.python, i.preset)"
     out = run(code, env={"ALLOC_INSTALL": mode, "ALLOC_PRESET": "low_memory"})
@@ -185,6 +192,7 @@ for preset in ('throughput', 'balanced', 'low_memory'):
     assert run(code) == "5000 5000 True;500 500 True;0 0 False;"
 
 
+@pytest.mark.needs_pymalloc
 def test_freed_memory_goes_back_within_a_second(run):
     code = """
 import alloc, time
@@ -204,6 +212,7 @@ else:
     run(code)
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.needs_kernel
 @pytest.mark.skipif(
     sys.version_info < (3, 10), reason="pools of 3.9 are one OS page: no free pages"
@@ -232,6 +241,7 @@ assert alloc.installed().given_back > 1 << 20
     run(code)
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.needs_kernel
 @pytest.mark.skipif(
     sys.version_info < (3, 10), reason="pools of 3.9 are one OS page: no free pages"
@@ -257,6 +267,7 @@ print('fine')
     assert run(code) == "fine"
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.needs_kernel
 def test_trim_says_what_it_gave_back(run):
     # Decay may have given back a part by itself on a busy machine.
@@ -285,6 +296,7 @@ def test_trim_works_without_install_and_in_a_guest(run):
         assert run("import alloc; print(alloc.trim().pools)", env=env) == "0"
 
 
+@pytest.mark.needs_pymalloc
 def test_a_full_range_hands_over_to_the_old_allocator(run):
     code = """
 import alloc

@@ -51,6 +51,7 @@ print(failed, until(_route.keeping), _route.control('background_thread'))
     assert run(code) == "[] True True"
 
 
+@pytest.mark.needs_pymalloc
 def test_forks_while_another_thread_installs(run):
     code = (
         CHURN
@@ -104,6 +105,7 @@ print(out)
     assert run(code) == "[1]"
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.parametrize("early", [True, False])
 def test_install_by_an_exit_handler_starts_no_thread(run, early):
     """Handlers run last in, first out: one that was there before ours runs after it.
@@ -126,6 +128,7 @@ if {early}:
     assert run(code) == "False ('raw', 'arenas')"
 
 
+@pytest.mark.needs_pymalloc
 def test_install_warns_of_nothing_of_its_own(run):
     code = "import alloc; print(alloc.install(numpy=False).routed)"
     options = ["-W", "error"]

@@ -8,9 +8,12 @@ from patience import seconds
 
 pytestmark = [pytest.mark.needs_core, pytest.mark.needs_jemalloc]
 
-MODES = pytest.mark.parametrize("mode", ["arenas", "hybrid", "full"])
+MODES = pytest.mark.parametrize(
+    "mode", [pytest.param("arenas", marks=pytest.mark.needs_pymalloc), "hybrid", "full"]
+)
 
 
+@pytest.mark.needs_pymalloc
 def test_install_and_uninstall_in_turns_while_eight_threads_allocate(run):
     code = """
 import alloc, threading, time, itertools

@@ -9,7 +9,9 @@ import pytest
 
 pytestmark = [pytest.mark.needs_core, pytest.mark.needs_jemalloc]
 
-MODES = pytest.mark.parametrize("mode", ["arenas", "hybrid", "full"])
+MODES = pytest.mark.parametrize(
+    "mode", [pytest.param("arenas", marks=pytest.mark.needs_pymalloc), "hybrid", "full"]
+)
 
 
 @MODES
