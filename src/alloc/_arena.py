@@ -86,7 +86,8 @@ class Block(BlockBase):
     @property
     def freed(self) -> bool:
         """Whether the block was freed."""
-        return self._lease is None or not self._lease.held
+        lease = self._lease
+        return lease is None or not lease.held
 
     @property
     def view(self) -> memoryview:

@@ -154,8 +154,9 @@ cdef class Block:
 
     @property
     def address(self):
-        self.live()
-        return <uintptr_t>self.ptr
+        with cython.critical_section(self.owner):
+            self.live()
+            return <uintptr_t>self.ptr
 
     @property
     def size(self):
