@@ -97,8 +97,8 @@ static void alloc_spare_release(uint64_t word) {
 /* jemalloc is to be asked for `size`: a large block that is kept and did not fit goes
  * back first, so that its pages can serve; else both would be there at the peak. */
 static inline void alloc_spare_yield(size_t size) {
-    alloc_je_bound(size);
     uint64_t word = __atomic_load_n(&alloc_spare.slots[0], __ATOMIC_RELAXED);
+    alloc_je_bound(size);
     if (ALLOC_UNLIKELY(size > ALLOC_SPARE_LARGE && word >> 48 > ALLOC_SPARE_LARGE >> 12))
         alloc_spare_release(__atomic_exchange_n(&alloc_spare.slots[0], 0, __ATOMIC_ACQUIRE));
 }
