@@ -62,8 +62,8 @@ def report(mode, names, found):
         + (" (the run was cut short):" if len(names) < len(LOOPS) else ":"),
         "instructions of the work (cachegrind, start-up subtracted), its page faults, those of",
         "the whole run. All threads count, and under valgrind the keeper looks some 50 times as",
-        "often for the same work. Where a dict lies decides some lookups: one run differs from",
-        "the next by up to a percent.",
+        "often for the same work. Where dicts and names lie decides some lookups: one run differs",
+        "from the next by up to a percent, `richards` by up to 7 (stock alone as well).",
         f"Targets: none above {TARGET}, geometric mean at most 1.00.",
         "",
         "| benchmark | million instructions, stock | ratio | faults of the work, stock | ours "
