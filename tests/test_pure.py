@@ -117,3 +117,33 @@ def test_the_names_and_signatures_are_the_cores():
             assert list(inspect.signature(ours).parameters) == list(
                 inspect.signature(theirs).parameters
             ), name
+
+
+NEXT_DOOR = """
+import alloc
+from alloc import adaptors
+memory = alloc.Arena().allocate(1 << 16)
+class NextDoor(adaptors.Forwarding):
+    at = memory.address
+    def aligned_alloc(self, align, size):
+        NextDoor.at += size
+        return NextDoor.at - size
+    def free_sized(self, address, size, align=16):
+        pass
+    free = free_sized
+bump = alloc.Bump(chunk=256, upstream=NextDoor(alloc.Arena()))
+bump.malloc(256)
+last = bump.malloc(16)  # to the end of the first chunk
+used = bump.used
+other = bump.malloc(512)  # from the beginning of the second
+print(other == last + 16, end=" ")
+bump.free(other)
+print(bump.resize(last, 16, 64), end=" ")
+bump.free(last)
+print(used - bump.used, bump.malloc(512) == other)
+"""
+
+
+def test_a_block_that_ends_where_the_next_chunk_begins_stays_in_its_own(python):
+    out = python(NEXT_DOOR, env={"ALLOC_IMPLEMENTATION": "python"})
+    assert out == "True False 0 True"

@@ -139,7 +139,7 @@ class Bump(Region):
     def _resize(self, address: int, size: int, align: int, new_size: int) -> bool:
         with self.lock:
             chunk = self._chunks[-1]
-            if address + size != chunk[2]:
+            if not chunk[0] <= address or address + size != chunk[2]:
                 return new_size <= size
             count, floor = self._floor
             if new_size > size and count == len(self._chunks) and address < floor:
@@ -165,8 +165,10 @@ class Bump(Region):
 
     def _release(self, address: int, size: int, align: int) -> None:
         with self.lock:
-            if self._chunks and self._chunks[-1][2] == address + size:
-                self._chunks[-1][2] = address
+            # The last chunk may begin where the block's own one ends.
+            chunk = self._chunks[-1] if self._chunks else None
+            if chunk and chunk[0] <= address and address + size == chunk[2]:
+                chunk[2] = address
 
     def allocate(
         self, size: SupportsIndex, align: SupportsIndex = 16, zeroed: bool = False
