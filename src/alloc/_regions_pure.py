@@ -31,7 +31,11 @@ __all__ = ["Bump", "Pool"]
 
 
 class Bump(Region):
-    """A region: allocation is an addition, and all goes at once.  See ``_regions.Bump``."""
+    """A region: allocation is an addition, and all goes at once.  See ``_regions.Bump``.
+
+    Threads may share it, with one difference: while one resets it, or begins or leaves a
+    scope, no other may use it or its blocks.  That is not checked here.
+    """
 
     name = "bump"
     capabilities = frozenset({"checked", "owns", "resize"})
