@@ -295,9 +295,6 @@ print("fine")
 )
 
 
-# In Python a reset or a scope's end among other threads' calls is not guarded; its
-# docstring says so.
-@pytest.mark.needs_core
 @pytest.mark.parametrize("upstream", ["alloc.Arena()", "Upstream(alloc.Arena())", "None"])
 def test_a_region(python, upstream):
     assert python(REGION.format(upstream=upstream)) == "fine"

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _heaps: dict[int, Any] = {}
 _others: dict[int, Any] = {}
-_forking: list[list[Any]] = []
+forking: list[list[Any]] = []
+"""The locks that the forking thread holds; none, but while it forks."""
 
 
 def register(heap: Any) -> None:
@@ -52,11 +53,11 @@ def _before_fork() -> None:
     for owner in [*_live(_others), *heaps()]:  # what asks a heap comes before it
         owner.lock.acquire()
         locks.append(owner.lock)
-    _forking.append(locks)
+    forking.append(locks)
 
 
 def _after_fork() -> None:
-    for lock in reversed(_forking.pop()):
+    for lock in reversed(forking.pop()):
         lock.release()
 
 

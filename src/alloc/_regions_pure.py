@@ -10,6 +10,7 @@ from . import _arena_fork
 from ._pool_pure import LARGEST, Pool, to_chunk, to_limit
 from ._select import backend
 from ._span_pure import Block, Region, Scope, Span
+from .adaptors import _memory
 from .errors import (
     AllocError,
     DoubleFreeError,
@@ -33,8 +34,8 @@ __all__ = ["Bump", "Pool"]
 class Bump(Region):
     """A region: allocation is an addition, and all goes at once.  See ``_regions.Bump``.
 
-    Threads may share it, with one difference: while one resets it, or begins or leaves a
-    scope, no other may use it or its blocks.  That is not checked here.
+    Any thread may use it.  What interrupts a thread in the middle of a call, and calls
+    the same region, gets ``BufferError``.
     """
 
     name = "bump"
@@ -56,7 +57,7 @@ class Bump(Region):
         self._floor = (0, 0)
         self._raw = {}
         self._freed: set[int] = set()
-        self.lock = RLock()  # never held while upstream is asked
+        self.lock = RLock()
         _arena_fork.hold(self)
         self.held = 0
 
@@ -69,19 +70,23 @@ class Bump(Region):
 
     def reset(self, *, keep: bool = True) -> None:
         """Free all blocks; see ``_regions.Bump.reset``."""
-        if self._span.parent is not None:
-            raise RuntimeError("a scope of this region has not ended")
-        if self._span.exports():
-            raise BufferError(f"the region has {self._span.exports()} exported buffer(s)")
-        self._span.ended = True
-        self._span = Span(None)
-        self._raw.clear()
-        self._freed.clear()
-        kept = [self._chunks.pop()] if keep and self._chunks else []
-        self._rewind(0, 0)
-        for chunk in kept:
-            chunk[2] = chunk[0]
-        self._chunks = kept
+        self._span.settle()
+        with self.section():
+            if self._span.parent is not None:
+                raise RuntimeError("a scope of this region has not ended")
+            exports = self._span.exports()
+            if exports:
+                raise BufferError(f"the region has {exports} exported buffer(s)")
+            self._span.ended = True
+            self._span = Span(None)
+            self._raw.clear()
+            self._freed.clear()
+            kept = [self._chunks.pop()] if keep and self._chunks else []
+            gone = self._rewind(0, 0)
+            for chunk in kept:
+                chunk[2] = chunk[0]
+            self._chunks = kept
+        self._give_back(gone)
 
     def scope(self) -> Scope:
         """A checkpoint; see ``_regions.Bump.scope``."""
@@ -91,24 +96,42 @@ class Bump(Region):
         span: Span | None = getattr(self, "_span", None)
         if span is None or finalizing():  # 3.9: the modules below are gone by then
             return
+        span.settle()
         while span is not None:
             if span.exports():
                 return
             span.ended = True
             span = span.parent
-        self._rewind(0, 0)
+        self._give_back(self._rewind(0, 0))
 
-    # --- the hooks
+    # --- memory
 
     def _cut(self, size: int, align: int) -> int:
+        # From the last chunk, or 0.  In a section.
+        if not self._chunks:
+            return 0
+        chunk = self._chunks[-1]
+        start = -(-chunk[2] // align) * align
+        if start + size > chunk[1]:
+            return 0
+        chunk[2] = start + size
+        return start
+
+    def _hand_out(self, start: int, size: int, align: int, zeroed: bool, raw: bool) -> int:
+        # In the section that cut it: later it may be gone.
+        if zeroed:
+            _memory.fill(start, 0, size)
+        if raw:
+            self._raw[start] = (size, align)
+            self._freed.discard(start)
+        return start
+
+    def _take(self, size: int, align: int, zeroed: bool, raw: bool = False) -> tuple[int, Span]:
         least = size + align
-        with self.lock:
-            if self._chunks:
-                chunk = self._chunks[-1]
-                start = -(-chunk[2] // align) * align
-                if start + size <= chunk[1]:
-                    chunk[2] = start + size
-                    return start
+        with self.section():
+            start = self._cut(size, align)
+            if start:
+                return self._hand_out(start, size, align, zeroed, raw), self._span
             want = max(self._size, least)
             if self.held + want > self._limit:
                 want = least
@@ -123,90 +146,54 @@ class Bump(Region):
             raise AllocError(Layout(size, align), self.name) from None
         finally:
             if not begin:
-                with self.lock:
+                with self.section():
                     self.held -= want
-        start = -(-begin // align) * align
-        with self.lock:
-            self._chunks.append([begin, begin + want, start + size, self._size])
+        with self.section():
+            self._chunks.append([begin, begin + want, begin, self._size])
             if self._size < LARGEST:
                 self._size *= 2
-        return start
+            start = self._cut(size, align)
+            return self._hand_out(start, size, align, zeroed, raw), self._span
 
-    def _grant(self, size: int, align: int, zeroed: bool) -> int:
-        address = self._cut(size, align)
-        if zeroed:
-            from .adaptors import _memory
+    def _extend(self, address: int, size: int, new_size: int) -> bool:
+        chunk = self._chunks[-1]
+        if not chunk[0] <= address or address + size != chunk[2]:
+            return new_size <= size
+        count, floor = self._floor
+        if new_size > size and count == len(self._chunks) and address < floor:
+            return False  # an outer scope's: it must not grow into this one
+        if address + new_size > chunk[1]:
+            return False
+        chunk[2] = address + new_size
+        return True
 
-            _memory.fill(address, 0, size)
-        return address
-
-    def _resize(self, address: int, size: int, align: int, new_size: int) -> bool:
-        with self.lock:
-            chunk = self._chunks[-1]
-            if not chunk[0] <= address or address + size != chunk[2]:
-                return new_size <= size
-            count, floor = self._floor
-            if new_size > size and count == len(self._chunks) and address < floor:
-                return False  # an outer scope's: it must not grow into this one
-            if address + new_size > chunk[1]:
-                return False
-            chunk[2] = address + new_size
-            return True
-
-    def _regrant(self, address: int, size: int, align: int, new_size: int) -> int:
-        if self._resize(address, size, align, new_size):
-            return address
-        span = self._span
-        moved = self._grant(new_size, align, False)
-        if span.ended:  # upstream did that, and the old place is gone
-            self._release(moved, new_size, align)
-            raise UseAfterFreeError("the region was reset while a block of it grew")
-        from .adaptors import _memory
-
-        _memory.copy(moved, address, min(size, new_size))
-        self._release(address, size, align)
-        return moved
-
-    def _release(self, address: int, size: int, align: int) -> None:
-        with self.lock:
-            # The last chunk may begin where the block's own one ends.
-            chunk = self._chunks[-1] if self._chunks else None
-            if chunk and chunk[0] <= address and address + size == chunk[2]:
-                chunk[2] = address
+    def _retract(self, address: int, size: int) -> None:
+        # The last chunk may begin where the block's own one ends.
+        chunk = self._chunks[-1] if self._chunks else None
+        if chunk and chunk[0] <= address and address + size == chunk[2]:
+            chunk[2] = address
 
     def allocate(
         self, size: SupportsIndex, align: SupportsIndex = 16, zeroed: bool = False
     ) -> Block:
         """A block of ``size`` bytes at a multiple of ``align``."""
         size, align = check(size, align)
+        address, span = EMPTY_ADDRESS, self._span
+        if size:
+            address, span = self._take(size, align, zeroed)
         block: Block = object.__new__(Block)
         block._exports = None
         block._owner = self
-        block._span = self._span
+        block._span = span
         block._align = align
         block._size = size
-        block._address = self._grant(size, align, zeroed) if size else EMPTY_ADDRESS
+        block._address = address
         return block
 
     # --- the C-shaped half: the region remembers what blocks know
 
-    def _keep(self, address: int, size: int, align: int) -> int:
-        if size:
-            self._raw[address] = (size, align)
-            self._freed.discard(address)
-        return address
-
-    def malloc(self, size: SupportsIndex) -> int:
-        """C ``malloc``: the address of ``size`` bytes at alignment 16."""
-        return self._keep(super().malloc(size), index(size), 16)
-
-    def calloc(self, count: SupportsIndex, itemsize: SupportsIndex = 1) -> int:
-        """C ``calloc``: zeroed; ``OverflowError`` if the product overflows."""
-        return self._keep(super().calloc(count, itemsize), index(count) * index(itemsize), 16)
-
-    def aligned_alloc(self, align: SupportsIndex, size: SupportsIndex) -> int:
-        """C ``aligned_alloc``, without its rule that size is a multiple of align."""
-        return self._keep(super().aligned_alloc(align, size), index(size), index(align))
+    def _grant(self, size: int, align: int, zeroed: bool) -> int:
+        return self._take(size, align, zeroed, raw=True)[0]
 
     def _find(self, address: int, what: str) -> tuple[int, int]:
         found = self._raw.get(address)
@@ -228,20 +215,27 @@ class Bump(Region):
         address = index(address)
         if not address or address == EMPTY_ADDRESS:
             return self.malloc(size)
-        old, align = self._find(address, "realloc")
-        # An address that aligned_alloc granted below 16 has to move.
-        if size and not address & 15 and self._resize(address, old, align, size):
-            return self._keep(address, size, 16)
-        moved = self.malloc(size)
-        if address not in self._raw:  # upstream reset the region
-            self.free(moved)
-            raise UseAfterFreeError(f"realloc: {address:#x} went with its region meanwhile")
-        if size:
-            from .adaptors import _memory
-
-            _memory.copy(moved, address, min(old, size))
-        self.free(address)
-        return moved
+        if not size:
+            self._drop(address, "realloc")
+            return EMPTY_ADDRESS
+        while True:
+            with self.section():
+                found = self._find(address, "realloc")
+                # An address that aligned_alloc granted below 16 has to move.
+                if not address & 15 and self._extend(address, found[0], size):
+                    self._raw[address] = (size, 16)
+                    return address
+            moved = self._grant(size, 16, False)
+            with self.section():
+                new = self._raw.get(moved)
+                if self._raw.get(address) is not found:  # upstream, or another thread
+                    if new is not None:
+                        self._forget(moved, new)
+                    raise UseAfterFreeError(f"realloc: {address:#x} was freed meanwhile")
+                if new is not None:  # else its scope has ended
+                    _memory.copy(moved, address, min(found[0], size))
+                    self._forget(address, found)
+                    return moved
 
     def resize(
         self,
@@ -251,22 +245,31 @@ class Bump(Region):
         align: SupportsIndex = 16,
     ) -> bool:
         """In place, or ``False`` and the block is as it was."""
-        address = index(address)
-        if address not in (0, EMPTY_ADDRESS) and check(size, align)[0] and check(new_size)[0]:
-            self._find_sized(address, *check(size, align), "resize")
-        done = super().resize(address, size, new_size, align)
-        if done:
-            self._keep(address, index(new_size), index(align))
-        return done
+        return super().resize(address, size, new_size, align)
+
+    def _resize(self, address: int, size: int, align: int, new_size: int) -> bool:
+        with self.section():
+            self._find_sized(address, size, align, "resize")
+            done = self._extend(address, size, new_size)
+            if done:
+                self._raw[address] = (new_size, align)
+            return done
+
+    def _forget(self, address: int, found: tuple[int, int]) -> None:
+        # In a section.
+        del self._raw[address]
+        self._freed.add(address)
+        self._retract(address, found[0])
+
+    def _drop(self, address: int, what: str) -> None:
+        with self.section():
+            self._forget(address, self._find(address, what))
 
     def free(self, address: SupportsIndex) -> None:
         """C ``free``."""
         address = index(address)
         if address and address != EMPTY_ADDRESS:
-            size, align = self._find(address, "free")
-            del self._raw[address]
-            self._freed.add(address)
-            self._release(address, size, align)
+            self._drop(address, "free")
 
     def free_sized(
         self, address: SupportsIndex, size: SupportsIndex, align: SupportsIndex = 16
@@ -275,8 +278,9 @@ class Bump(Region):
         size, align = check(size, align)
         address = index(address)
         if address and address != EMPTY_ADDRESS:
-            self._find_sized(address, size, align, "free")
-            self.free(address)
+            with self.section():
+                self._find_sized(address, size, align, "free")
+                self._forget(address, (size, align))
 
     def usable_size(self, address: SupportsIndex) -> int:
         """Bytes granted: a region does not round."""

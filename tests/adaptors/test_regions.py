@@ -1,6 +1,7 @@
 """Bump and Pool: reset, scopes, limits, and blocks that outlive their region."""
 
 import ctypes
+import threading
 import weakref
 
 import pytest
@@ -353,6 +354,59 @@ def test_reset_in_the_middle_of_a_growth():
         block.resize(5000)
     is_ended(block)
     assert bump.allocate(100).size == 100
+
+
+def test_what_interrupts_a_region_is_told(monkeypatch):
+    """In Python a finalizer or a signal's handler may come in the middle of a call."""
+    from alloc import _regions_pure
+
+    bump = _regions_pure.Bump(upstream=alloc.Arena())
+    dropped = [bump.allocate(100)]
+    fill, told = _regions_pure._memory.fill, []
+
+    def interrupted(address, value, size):
+        used = bump.used
+        del dropped[:]
+        for call in (bump.reset, bump.scope().__enter__, lambda: bump.allocate(8)):
+            with pytest.raises(BufferError) as caught:
+                call()
+            told.append(str(caught.value))
+        assert bump.used == used and "bytes used" in repr(bump) and bump.owns(address)
+        fill(address, value, size)
+
+    monkeypatch.setattr(_regions_pure._memory, "fill", interrupted)
+    with bump.allocate(50, zeroed=True) as block:
+        assert bytes(block.view) == bytes(50)
+        assert told == ["the region is being used by what this interrupts"] * 3
+    assert not dropped
+    bump.reset()
+    assert bump.used == 0
+
+
+@pytest.mark.needs_threads
+def test_a_dropped_block_of_a_region_does_not_wait():
+    """Where another thread is in the region, its memory waits for the reset."""
+    from alloc import _regions_pure
+
+    bump = _regions_pure.Bump(upstream=alloc.Arena())
+    blocks, inside, done = [bump.allocate(100)], threading.Event(), threading.Event()
+
+    def hold():
+        with bump.lock:
+            inside.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait()
+    used = bump.used
+    del blocks[:]
+    collect()
+    assert bump.used == used
+    done.set()
+    thread.join()
+    bump.reset()
+    assert bump.used == 0
 
 
 def test_regions_cannot_be_pickled(bump):

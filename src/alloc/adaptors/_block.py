@@ -36,9 +36,10 @@ class Block(BlockBase):
     _exports: list[Callable[[], Any]] | None
 
     def _live(self) -> int:
-        if not self._address:
+        address = self._address
+        if not address:
             raise UseAfterFreeError("the block was freed")
-        return self._address
+        return address
 
     def _unexported(self) -> None:
         if self._exports is None:
