@@ -9,14 +9,15 @@ these passes.  Options and compiler come from the environment, as in a build;
 JEMALLOC_TEST_PREFIX runs the programs of a foreign architecture.
 
 static, preload  upstream's `make check`, test by test
-private          the unit tests with range.c, boot.c and zero.c linked in, jemalloc's
-                 calls wrapped as in the library; the integration tests with the
-                 library itself
+private          the unit tests with all of native/ linked in, jemalloc's calls wrapped
+                 as in the library and the tests' sent through slots.c and large.c
+                 (routed.c); the integration tests with the library itself
 """
 
 import argparse
 import collections
 import concurrent.futures
+import copy
 import os
 import re
 import shutil
@@ -32,20 +33,14 @@ from jemalloc_build.source import prepare
 
 ZERO = "jet_ehooks_default_zero_impl"
 WRAP = f"-Wl,--wrap=mmap,--wrap=munmap,--wrap=sbrk,--wrap=pthread_self,--wrap={ZERO}"
-# The names that range.c uses, as the unit tests' copy of jemalloc has them (as it has
-# zero.c's, jet_).  It starts when a test first asks, not when the program is loaded: no
-# block is tried before.
+# What range.c and zero.c name, as the unit tests' copy of jemalloc has it; ours_: routed.c.
 NAMES = {
     "malloc_conf": "jet_malloc_conf",
     "malloc_conf_2_conf_harder": "jet_malloc_conf_2_conf_harder",
     "malloc": "ours_malloc",
     "free": "ours_free",
 }
-STUBS = """
-#include <stddef.h>
-void *ours_malloc(size_t size) { static char block; (void)size; return &block; }
-void ours_free(void *block) { (void)block; }
-"""
+ROUTED = "-Wl,--wrap=main,--wrap=jet_malloc,--wrap=jet_mallocx,--wrap=jet_free,--wrap=jet_sdallocx"
 # The private library's tests that compute with an option as upstream has it: it is set
 # so for them.
 SLABS = "slab_sizes:513-4096:1"
@@ -100,7 +95,7 @@ def listed(folder, variable):
 
 
 def units_private(options, source, folder, log):
-    """What links our range under the unit tests' copy of jemalloc."""
+    """What links our files under the unit tests' copy of jemalloc."""
     compiler = options.cc + ["-O2", "-g0", "-fPIC", "-I" + recipe.OVERLAY] + options.cflags
     compiler += ["-DJE_LG_PAGE=%d" % options.lg_page]
     if recipe.raises_tcache_limit(options, source):
@@ -110,14 +105,21 @@ def units_private(options, source, folder, log):
     names = [f"-Dje_{name}={jet}" for name, jet in NAMES.items()]
     for which in ("__real_", "__wrap_"):
         names.append(f"-D{which}{ZERO.replace('jet_', 'je_')}={which}{ZERO}")
-    with open(os.path.join(folder, "ours_stubs.c"), "w", encoding="utf-8") as file:
-        file.write(STUBS)
     paths = [os.path.join(recipe.NATIVE, name) for name in ("range.c", "boot.c", "zero.c")]
+    flags = WRAP
     objects = []
-    for path in [*paths, "ours_stubs.c"]:
+    if recipe.has_inline_paths(source):
+        paths.append(os.path.join(HERE, "tests", "routed.c"))
+        flags += " " + ROUTED
+        must(make(options, "include/jemalloc/internal/private_namespace_jet.h"), folder, log)
+        jet = copy.copy(options)
+        # slots.c asks jemalloc, not itself again
+        jet.cflags = [*options.cflags, "-DJEMALLOC_JET", "-Djet_mallocx=__real_jet_mallocx"]
+        objects += recipe._internal(jet, source, folder, folder, log)
+    for path in paths:
         objects.append("ours_" + os.path.basename(path)[:-1] + "o")
         must(compiler + names + ["-c", path, "-o", objects[-1]], folder, log)
-    return " ".join([*objects, WRAP])
+    return " ".join([*objects, flags])
 
 
 def integrate_private(options, source, folder, build_dir):

@@ -1,0 +1,90 @@
+/* The unit tests' malloc, free, mallocx and sdallocx, through our slots.
+ *
+ * Linked with --wrap into the tests of the private library, beside range.c, slots.c and
+ * large.c compiled for their copy of jemalloc.  Calls that the slots have no shape for (no
+ * size, an arena, a cache) go where they would have gone.
+ */
+#include "jemalloc_sys.h"
+
+#define LG_ALIGN(flags) ((flags) & 63)
+#define LARGE ((size_t)2 << 20) /* alloc's figures, src/alloc/_c/jemalloc.h */
+#define KEPT ((size_t)8 << 20)
+
+void *__real_jet_malloc(size_t);
+void *__real_jet_mallocx(size_t, int);
+void __real_jet_free(void *);
+void __real_jet_sdallocx(void *, size_t, int);
+int __real_main(int, char **);
+
+static je_sys_slots_table slots;
+static volatile int exhausted;
+
+/* range.c tries a block when it is loaded; this copy of jemalloc is to start when a test
+ * first asks. */
+void *
+ours_malloc(size_t size) {
+	static char block;
+	(void)size;
+	return &block;
+}
+
+void
+ours_free(void *block) {
+	(void)block;
+}
+
+static void *
+nothing(void *ctx, size_t size, size_t align) {
+	(void)ctx, (void)size, (void)align;
+	return NULL;
+}
+
+static void
+unrouted(void *ctx, void *ptr, size_t size, size_t align) {
+	(void)ctx, (void)size, (void)align;
+	__real_jet_free(ptr);
+}
+
+int
+__wrap_main(int argc, char **argv) {
+	je_sys_slots_other other = {nothing, unrouted, &exhausted};
+	if (!je_sys_slots(&other, &slots)) {
+		return 9;
+	}
+	return __real_main(argc, argv);
+}
+
+static void
+bound(size_t size) {
+	if (size >= LARGE) {
+		je_sys_large_bound(KEPT, size);
+	}
+}
+
+void *
+__wrap_jet_malloc(size_t size) {
+	bound(size);
+	return size ? slots.alloc(NULL, size, 1) : __real_jet_malloc(0);
+}
+
+void *
+__wrap_jet_mallocx(size_t size, int flags) {
+	bound(size);
+	return size && flags && flags == LG_ALIGN(flags)
+	    ? slots.alloc(NULL, size, (size_t)1 << flags)
+	    : __real_jet_mallocx(size, flags);
+}
+
+void
+__wrap_jet_free(void *ptr) {
+	slots.dealloc(NULL, ptr, 0, 0);
+}
+
+void
+__wrap_jet_sdallocx(void *ptr, size_t size, int flags) {
+	if (size && flags == LG_ALIGN(flags)) {
+		slots.dealloc(NULL, ptr, size, (size_t)1 << flags);
+	} else {
+		__real_jet_sdallocx(ptr, size, flags);
+	}
+}
