@@ -24,6 +24,7 @@ NATIVE = os.path.join(HERE, "native")
 OVERLAY = os.path.join(NATIVE, "include")
 TCACHE = os.path.join(NATIVE, "tcache")
 TSD_HEADER = os.path.join(OVERLAY, "jemalloc", "internal", "tsd_tls.h")
+COLD = os.path.join(NATIVE, "cold.mk")
 TCACHE_HEADER = os.path.join(TCACHE, "jemalloc", "internal", "tcache_types.h")
 LIBS = ["-lm", "-lpthread", "-ldl"]
 
@@ -111,6 +112,7 @@ def _compile(name, options, source, build_dir):
     """The folder of a finished build of jemalloc."""
     arguments = configure_arguments(name, options, source)
     overlays = _overlays(name, options, source)
+    cold = [] if options.debug else [COLD]
     variables = {
         "CC": " ".join(options.cc),
         # EXTRA_CFLAGS come last: configure adds -g3, and the archive would be 41 MB.
@@ -130,7 +132,7 @@ def _compile(name, options, source, build_dir):
             arguments,
             sorted(variables.items()),
         ],
-        [header for _, header in overlays],
+        [header for _, header in overlays] + cold,
     )
     folder = os.path.join(build_dir, f"{name}-{key}")
     stamp = os.path.join(folder, "finished")
@@ -148,7 +150,8 @@ def _compile(name, options, source, build_dir):
     say("compile (%s, %d jobs) ..." % (name, options.jobs))
     # Of a make around us, take neither the flags nor its job server.
     environ = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-    _logged(["make", "-j%d" % options.jobs, TARGETS[name]], folder, log, environ)
+    files = [word for file in ["Makefile", *cold] for word in ("-f", file)]
+    _logged(["make", "-j%d" % options.jobs, *files, TARGETS[name]], folder, log, environ)
     _touch(stamp)
     return folder
 
