@@ -86,16 +86,9 @@ PLAIN = {
 }
 
 
-# Known, docs/adaptors.md: a finalizer that frees in the middle of one adaptor's lock waits
-# for another's.
-WAITS = pytest.mark.skipif(FREE_THREADED, reason="without a GIL dropped blocks may wait for ever")
-
-
 def scenario(name, make, needs=(), wrap="upstream", after=""):
     code = BLOCKS.format(make=make, wrap=wrap, after=after)
     marks = [getattr(pytest.mark, f"needs_{need}") for need in needs]
-    if "adaptors" in wrap and "Arena" in make:  # written in Python
-        marks.append(WAITS)
     return pytest.param(code, id=name, marks=marks)
 
 

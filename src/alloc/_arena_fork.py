@@ -6,6 +6,8 @@ import os
 import sys
 from _weakref import ref
 
+from ._late import late, learn, settle
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -25,7 +27,8 @@ def register(heap: Any) -> None:
 
 
 def hold(owner: Any) -> None:
-    """The same for what has a lock and is no heap."""
+    """The same for what has a lock and is no heap; finalizers learn of it here."""
+    learn(owner, owner.lock)
     _note(_others, owner)
 
 
@@ -59,6 +62,8 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     for lock in reversed(forking.pop()):
         lock.release()
+    if late:
+        settle()
 
 
 if hasattr(os, "register_at_fork") and sys.platform != "emscripten":

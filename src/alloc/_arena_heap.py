@@ -18,6 +18,7 @@ from ._arena_index import SpanIndex
 from ._arena_lease import QUICK_MAX, Lease
 from ._arena_memory import MASK, PAGE, SHIFT, Chunk, find_released
 from ._arena_space import Space
+from ._late import late, settle
 from .errors import AllocError
 from .layout import Layout
 
@@ -135,6 +136,8 @@ class Heap(Space):
             dirty = chunk.fresh
             if start + span > dirty:
                 chunk.fresh = start + span
+        if late:
+            settle()
         if zeroed:
             chunk.clear(start, min(start + size, dirty))
         return lease
@@ -220,9 +223,13 @@ class Heap(Space):
         if quick is not None and len(quick) < self.limit:
             quick.append(lease)
             return
-        chunk = lease.chunk
-        if chunk is None:
-            return
+        if lease.chunk is not None:
+            self._give_back(lease, lease.chunk)
+            if late:
+                settle()
+
+    def _give_back(self, lease: Lease, chunk: Chunk) -> None:
+        quick = lease.quick
         with self.lock:
             if self.busy:
                 self.pending.append(lease)
@@ -450,6 +457,7 @@ class Heap(Space):
 
     def settle(self) -> None:
         """Bring all queued frees home, as far as possible now."""
+        settle()
         if self.pending or self.parked:
             with self.lock:
                 if not self.busy:
@@ -462,6 +470,7 @@ class Heap(Space):
 
     def trim(self) -> int:
         """Give all free memory back; see `Arena.trim`."""
+        settle()
         with self.lock:
             if self.busy:
                 return 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from _thread import RLock
 from itertools import count
 
 from ._arena_memory import PAGE, Chunk
+from ._late import new_lock
 from .errors import AllocError
 from .layout import Layout
 
@@ -32,7 +32,7 @@ class Space:
         self.chunks = {}
         self.numbers = count(1)
         self.ranges = None
-        self.lock = RLock()
+        self.lock = new_lock(self)
 
     new_chunk: Callable[[int, int, bool], Chunk] = Chunk
     """Makes a chunk, zero, or raises ``MemoryError``."""

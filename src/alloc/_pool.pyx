@@ -15,6 +15,7 @@ from alloc._table cimport alloc_table
 from alloc.regions cimport alloc_pool, alloc_pool_clear
 
 from alloc._core import current_allocator
+from alloc._late import Later, inside
 from alloc.errors import AllocError
 
 Py_AtExit(forget_module)
@@ -73,7 +74,11 @@ cdef void *ask(void *ctx, size_t size, size_t align) noexcept with gil:
 
 
 cdef void give_back(void *ctx, void *ptr, size_t size, size_t align) noexcept with gil:
-    (<Upstream>ctx).allocator.free_sized(<uintptr_t>ptr, size, align)
+    back = (<Upstream>ctx).allocator.free_sized
+    if inside():  # it may be a finalizer that ends the region: it must not wait
+        Later(back, <uintptr_t>ptr, size, align)
+    else:
+        back(<uintptr_t>ptr, size, align)
 
 
 cdef void ignore(void *ctx, void *ptr, size_t size, size_t align) noexcept nogil:

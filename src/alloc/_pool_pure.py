@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from operator import index
 
+from ._late import Later, inside, settle
 from ._select import backend
 from .adaptors._base import Forwarding
 from .errors import AllocError, DoubleFreeError, InvalidFreeError, SizeMismatchError
@@ -75,6 +76,7 @@ class Pool(Forwarding):
     @property
     def live(self) -> int:
         """Blocks that are live."""
+        settle()
         return len(self._live)
 
     def _grow(self, size: int, align: int) -> None:
@@ -151,8 +153,14 @@ class Pool(Forwarding):
     def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if getattr(self, "_live", None) is not None and not finalizing():
             self._dying = True
-            if not self._live:
-                self._clear()
+            if inside():
+                Later(self._end)
+            else:
+                self._end()
+
+    def _end(self) -> None:
+        if not self._live:
+            self._clear()
 
     def usable_size(self, address: SupportsIndex) -> int:
         """`block_size`; 0 for NULL and empty."""

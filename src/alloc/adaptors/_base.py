@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from operator import index
 
+from alloc._late import late, new_lock, settle
 from alloc.errors import InvalidFreeError, SizeMismatchError
 from alloc.layout import EMPTY_ADDRESS, array_size, check
 
@@ -24,6 +25,7 @@ from . import _block, _memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _thread import RLock
     from typing import NoReturn, SupportsIndex
 
     from alloc._ledger import HeapStatistics
@@ -61,6 +63,14 @@ class Forwarding:
         """The upstream's without ``zeroed``: addresses are zeroed by hand above 16."""
         return self.upstream.capabilities - {"zeroed"}
 
+    def _new_lock(self) -> RLock:
+        """A re-entrant lock for this adaptor, or for one around it.
+
+        A block that its thread drops while it holds such a lock goes home when the last
+        of them was left: a finalizer that waited for another might wait for ever.
+        """
+        return new_lock(self)
+
     # --- the hooks -----------------------------------------------------------------
 
     def _grant(self, size: int, align: int, zeroed: bool) -> int:
@@ -95,7 +105,8 @@ class Forwarding:
     def _release(self, address: int, size: int, align: int) -> None:
         """Give a block back; ``size`` may be `UNKNOWN`.
 
-        Also called by finalizers, so at any point of any thread.
+        Also called by finalizers, so at any point of any thread that holds no lock of
+        `_new_lock`.
         """
         if size:
             self.upstream.free_sized(address, size, align)
@@ -116,6 +127,8 @@ class Forwarding:
         self, size: SupportsIndex, align: SupportsIndex = 16, zeroed: bool = False
     ) -> Block:
         """A block of ``size`` bytes at a multiple of ``align``."""
+        if late:
+            settle()
         size, align = check(size, align)
         address = self._grant(size, align, zeroed) if size else EMPTY_ADDRESS
         return _block.make(self, address, size, align)
@@ -124,6 +137,8 @@ class Forwarding:
 
     def malloc(self, size: SupportsIndex) -> int:
         """C ``malloc``: the address of ``size`` bytes at alignment 16."""
+        if late:
+            settle()
         size, _ = check(size)
         return self._grant(size, 16, False) if size else EMPTY_ADDRESS
 
@@ -194,6 +209,7 @@ class Forwarding:
 
     def statistics(self) -> HeapStatistics:
         """What the upstream holds."""
+        settle()
         return self.upstream.statistics()
 
     def __repr__(self) -> str:

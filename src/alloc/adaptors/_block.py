@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alloc._block_base import BlockBase, exclusive
+from alloc._late import known, late
 from alloc.errors import DoubleFreeError, UseAfterFreeError
 from alloc.layout import EMPTY_ADDRESS, check
 
@@ -142,14 +143,24 @@ class Block(BlockBase):
         self._address = 0
         return address
 
+    # Kept by the class: at the interpreter's end modules go before their objects.
+    _known = known
+    _late = late
+
     def __del__(self) -> None:
         try:
             address = self._address
         except AttributeError:  # __init__ refused
             return
-        if address and self._size:
-            self._address = 0
-            self._owner._release(address, self._size, self._align)
+        if not address or not self._size:
+            return
+        self._address = 0
+        for lock in self._known[0]:
+            if lock._is_owned():
+                # A finalizer is called only once: what it left goes on in another block.
+                self._late.append(make(self._owner, address, self._size, self._align))
+                return
+        self._owner._release(address, self._size, self._align)
 
     def __repr__(self) -> str:
         if self.freed:

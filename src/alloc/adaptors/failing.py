@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 
 from alloc.errors import AllocError
 from alloc.layout import Layout
@@ -55,7 +54,7 @@ class Failing(Forwarding):
         self.refused = 0
         """How many of them were refused here."""
         self._dice = random.Random(seed)
-        self._lock = threading.RLock()
+        self._lock = self._new_lock()
 
     def _due(self, size: int, align: int) -> bool:
         with self._lock:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
 import warnings
 import weakref
 from collections import deque
 from operator import index
 
+from alloc._late import Later, inside, late, settle
 from alloc.errors import AllocError
 from alloc.layout import EMPTY_ADDRESS, Layout
 
@@ -120,7 +120,7 @@ class Guard(Forwarding):
         self._order: deque[Guarded] = deque()
         self._gone: dict[int, Guarded] = {}  # left the quarantine last, oldest first
         self._waiting = 0
-        self._lock = threading.RLock()
+        self._lock = self._new_lock()
         self._asks = "owns" in upstream.capabilities
         _guards.add(self)
 
@@ -213,6 +213,7 @@ class Guard(Forwarding):
 
         Returns how many blocks were looked at.  Each crime is reported once.
         """
+        settle()
         with self._lock:
             blocks = [b for b in (*self._live.values(), *self._order) if self._there(b)]
             for block in blocks:
@@ -304,6 +305,7 @@ class Guard(Forwarding):
 
     # Kept by the class: at the interpreter's end modules go before their objects.
     _ending = staticmethod(sys.is_finalizing)
+    _inside = staticmethod(inside)
 
     def _send_home(self, block: Guarded) -> None:
         self.upstream.free_sized(block.base, block.total, block.upstream_align)
@@ -353,9 +355,12 @@ class Guard(Forwarding):
                 self._send_home(block)
                 if crime is not None:
                     self._report(crime)
+        if late:
+            settle()
 
     def flush(self) -> None:
         """Empty the quarantine: its blocks are looked at and go back upstream."""
+        settle()
         self._drain(0)
 
     def __del__(self) -> None:
@@ -364,11 +369,16 @@ class Guard(Forwarding):
         if self._ending():
             while self._order:
                 self._send_home(self._order.popleft())
+        elif self._inside():
+            Later(self._end)
         else:
-            try:
-                self.check()  # raw blocks may be live still
-            finally:
-                self._drain(0)
+            self._end()
+
+    def _end(self) -> None:
+        try:
+            self.check()  # raw blocks may be live still
+        finally:
+            self._drain(0)
 
     # --- questions ---------------------------------------------------------------------
 
@@ -392,6 +402,7 @@ class Guard(Forwarding):
         """Live blocks exactly; ``mapped`` counts zones and quarantine, too."""
         from alloc._ledger import HeapStatistics
 
+        settle()
         with self._lock:
             live = [*self._live.values()]
             mapped = sum(block.total for block in live) + self._waiting

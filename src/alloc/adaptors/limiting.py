@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from operator import index
 
+from alloc._late import late, settle
 from alloc.errors import AllocError, HeapMisuseError
 from alloc.layout import Layout
 
@@ -60,32 +60,38 @@ class Limiting(Forwarding):
         self.hard = None if hard is None else index(hard)
         self.soft = None if soft is None else index(soft)
         self.on_soft = on_soft
-        self.used = 0
-        """Bytes in use, as counted against the limits."""
+        self._used = 0
         self._above = False
-        self._lock = threading.RLock()
+        self._lock = self._new_lock()
+
+    @property
+    def used(self) -> int:
+        """Bytes in use, as counted against the limits."""
+        settle()
+        return self._used
 
     def _reserve(self, more: int, size: int, align: int) -> None:
         """Take ``more`` bytes of the limit for a request of ``size``."""
         with self._lock:
-            would = self.used + more
+            would = self._used + more
             if self.hard is not None and would > self.hard:
-                raise LimitError(Layout(size, align), self.name, self.hard, self.used)
+                raise LimitError(Layout(size, align), self.name, self.hard, self._used)
             crossed = self.soft is not None and would > self.soft and not self._above
-            if crossed:
-                self._above = True
-        if crossed and self.on_soft is not None:
-            self.on_soft(self, would)
-            return self._reserve(more, size, align)  # it may have freed, or taken, memory
-        with self._lock:
-            self.used += more
-        return None
+            if not crossed:
+                self._used = would
+                return
+            self._above = True
+        assert self.on_soft is not None
+        self.on_soft(self, would)
+        self._reserve(more, size, align)  # it may have freed, or taken, memory
 
     def _settle(self, change: int) -> None:
         with self._lock:
-            self.used += change
-            if self.soft is not None and self.used <= self.soft:
+            self._used += change
+            if self.soft is not None and self._used <= self.soft:
                 self._above = False
+        if late:
+            settle()
 
     def _measure(self, address: int) -> int:
         try:
@@ -102,9 +108,9 @@ class Limiting(Forwarding):
             raise
         usable = self.upstream.usable_size(address)
         self._settle(usable - size)
-        if self.hard is not None and self.used > self.hard and usable > size:
+        if self.hard is not None and self._used > self.hard and usable > size:
             self._release(address, size, align)  # the rounding does not fit
-            raise LimitError(Layout(size, align), self.name, self.hard, self.used)
+            raise LimitError(Layout(size, align), self.name, self.hard, self._used)
         return address
 
     def _resize(self, address: int, size: int, align: int, new_size: int) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
+
+from alloc._late import late, settle
 
 from ._base import Forwarding
 
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 class Locked(Forwarding):
     """Calls into the upstream hold one lock.
 
-    A finalizer that frees a block while its own thread is inside the upstream does
-    not re-enter it: that block goes home when the call is over.
+    A block that is dropped or freed while its own thread is inside the upstream goes
+    home when the call is over.
     """
 
     def __init__(self, upstream: Allocator) -> None:
         super().__init__(upstream)
-        self._lock = threading.RLock()
+        self._lock = self._new_lock()
         self._inside = False
         self._late: list[tuple[int, int, int]] = []
 
@@ -43,6 +44,8 @@ class Locked(Forwarding):
                             super()._release(*self._late.pop())
                     finally:
                         self._inside = False
+        if late:
+            settle()
 
     def _grant(self, size: int, align: int, zeroed: bool) -> int:
         with self._alone():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from _thread import get_ident
 
@@ -41,7 +40,7 @@ class Logging(Forwarding):
         self._file.write(_log.MAGIC if format == "binary" else _log.HEAD.encode())
         self._process = os.getpid()
         self._begin = time.perf_counter_ns()
-        self._lock = threading.RLock()
+        self._lock = self._new_lock()
         self._threads: dict[int, int] = {}
         self._events: list[_log.Event] = []
 

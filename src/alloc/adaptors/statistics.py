@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
 from functools import wraps
 
+from alloc._late import late, new_lock, settle
 from alloc._record import Record
 from alloc._select import implementation
 from alloc.errors import HeapMisuseError
@@ -51,7 +51,7 @@ class Meter:
     """Six running numbers, in the order of `Counts`.  Thread-safe."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = new_lock(self)
         self.numbers = [0] * 6
 
     def add(self, size: int, count: int) -> None:
@@ -66,8 +66,11 @@ class Meter:
             if count > 0:
                 n[3] = max(n[3], n[1])
                 n[5] += count
+        if late:
+            settle()
 
     def read(self) -> tuple[int, ...]:
+        settle()
         with self.lock:
             return tuple(self.numbers)
 

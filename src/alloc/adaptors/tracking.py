@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from alloc._late import settle
+
 from ._base import Forwarding
 from ._stacks import lines, take, text
 
@@ -76,6 +78,7 @@ class Tracking(Forwarding):
 
     def live(self) -> list[LiveBlock]:
         """All that is live, the oldest first."""
+        settle()
         found = list(self._records.values())  # one step: no thread gets in between
         return sorted(found, key=lambda block: block.born)
 
