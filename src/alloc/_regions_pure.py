@@ -7,6 +7,7 @@ from operator import index
 from threading import RLock
 
 from . import _arena_fork
+from ._late import late, settle
 from ._pool_pure import LARGEST, Pool, to_chunk, to_limit
 from ._select import backend
 from ._span_pure import Block, Region, Scope, Span
@@ -127,6 +128,8 @@ class Bump(Region):
         return start
 
     def _take(self, size: int, align: int, zeroed: bool, raw: bool = False) -> tuple[int, Span]:
+        if late:
+            settle()
         least = size + align
         with self.section():
             start = self._cut(size, align)

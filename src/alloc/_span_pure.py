@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import _arena_fork
 from ._block_base import exclusive
+from ._late import Later, inside
 from .adaptors import _memory
 from .adaptors._base import Forwarding
 from .adaptors._block import Block as AdaptorBlock
@@ -88,6 +89,9 @@ class Region(Forwarding):
 
     def _give_back(self, chunks: list[tuple[int, int]]) -> None:
         """To upstream.  Outside of a section."""
+        if chunks and inside():  # it may be a finalizer, here or around: it must not wait
+            Later(self._give_back, chunks)
+            return
         for start, size in chunks:
             self.upstream.free_sized(start, size, 16)
 

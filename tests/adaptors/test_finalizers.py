@@ -99,10 +99,7 @@ print("fine")
 
 @pytest.mark.needs_threads
 @pytest.mark.parametrize("other", ["Side", "ArenaSide"])
-@pytest.mark.parametrize(
-    "thing",
-    ["block", "guard", "pool", pytest.param("bump", marks=pytest.mark.needs_core)],
-)
+@pytest.mark.parametrize("thing", ["block", "guard", "pool", "bump"])
 def test_two_threads_drop_what_is_the_others(python, thing, other):
     assert python(TWO.format(thing=thing, other=other)) == "fine"
 
