@@ -1,72 +1,36 @@
-"""Heaps across a fork: the child goes on with a whole one, and no lock stays locked."""
+"""Heaps and their like across a fork: the child goes on with whole ones; see `_late`."""
 
 from __future__ import annotations
 
-import os
-import sys
 from _weakref import ref
 
-from ._late import late, learn, settle
+from ._late import forking, learn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# The forking thread holds all heaps' locks across the fork, so that no other
-# thread is inside one, and releases them on both sides.
+__all__ = ["forking", "heaps", "hold", "register"]
 
 _heaps: dict[int, Any] = {}
-_others: dict[int, Any] = {}
-forking: list[list[Any]] = []
-"""The locks that the forking thread holds; none, but while it forks."""
-
-
-def register(heap: Any) -> None:
-    """Hold ``heap.lock`` across every fork, as long as the heap lives."""
-    _note(_heaps, heap)
 
 
 def hold(owner: Any) -> None:
-    """The same for what has a lock and is no heap; finalizers learn of it here."""
+    """Hold ``owner.lock`` across every fork, as long as the owner lives."""
     learn(owner, owner.lock)
-    _note(_others, owner)
 
 
-def _note(group: dict[int, Any], owner: Any) -> None:
-    number = id(owner)
+def register(heap: Any) -> None:
+    """Let `heaps` tell of it.  Its lock is a `new_lock`."""
+    number = id(heap)
 
     def gone(old: Any) -> None:
-        if group.get(number) is old:
-            del group[number]
+        if _heaps.get(number) is old:
+            del _heaps[number]
 
-    group[number] = ref(owner, gone)
+    _heaps[number] = ref(heap, gone)
 
 
 def heaps() -> list[Any]:
     """All live heaps of this process."""
-    return _live(_heaps)
-
-
-def _live(group: dict[int, Any]) -> list[Any]:
-    return [owner for owner in [found() for found in list(group.values())] if owner is not None]
-
-
-def _before_fork() -> None:
-    locks = []
-    for owner in [*_live(_others), *heaps()]:  # what asks a heap comes before it
-        owner.lock.acquire()
-        locks.append(owner.lock)
-    forking.append(locks)
-
-
-def _after_fork() -> None:
-    for lock in reversed(forking.pop()):
-        lock.release()
-    if late:
-        settle()
-
-
-if hasattr(os, "register_at_fork") and sys.platform != "emscripten":
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
-    )
+    return [heap for heap in [found() for found in list(_heaps.values())] if heap is not None]

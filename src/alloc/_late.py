@@ -1,4 +1,6 @@
-"""Finalizers and locks: what a thread drops while it is inside a lock goes home later.
+"""Locks, and what finalizers and forks must not do to them.
+
+What a thread drops while it is inside a lock goes home later.
 
 A finalizer runs wherever its thread just is, also inside a lock: an upstream may drop a
 block, the collector or a signal's handler may find one.  Where it then waits for a second
@@ -8,10 +10,15 @@ finalizer asks `inside` first; what has to wait is kept in `late`, and given bac
 
 Every lock that a release may take comes from `new_lock`, or `learn` was told of it.  A
 call takes those of an adaptor before its upstream's, and so does a release from outside.
+
+The thread that forks has all of them across the fork, so that no other is inside, and
+both processes go on with what is whole.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from _thread import RLock
 from _weakref import ref
 
@@ -96,3 +103,26 @@ class Later:
 
     def __del__(self) -> None:
         self.act(*self.arguments)
+
+
+forking: list[list[Any]] = []
+"""The locks that the forking thread holds; none, but while it forks."""
+
+
+def _before_fork() -> None:
+    wait = not inside()  # else another may wait for what this thread has
+    # What was made later may ask what was there before.
+    forking.append([lock for lock in reversed(known[0]) if lock.acquire(wait)])
+
+
+def _after_fork() -> None:
+    for lock in reversed(forking.pop()):
+        lock.release()
+    if late:
+        settle()
+
+
+if hasattr(os, "register_at_fork") and sys.platform != "emscripten":
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )

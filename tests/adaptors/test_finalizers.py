@@ -217,6 +217,51 @@ print(os.waitpid(child[0], 0)[1], left)
     assert python(PROGRAM + code) == "0 0"
 
 
+FORKS = """
+import os, signal, sys, threading
+import alloc
+from alloc import adaptors
+sys.setswitchinterval(1e-6)
+adaptor = adaptors.{wrap}
+adaptor.free(adaptor.malloc(100))  # imports ctypes: a child would inherit that half done
+stop = False
+def work():
+    while not stop:
+        adaptor.free(adaptor.malloc(3000))
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads:
+    thread.start()
+ends = set()
+for _ in range(30):
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        adaptor.free(adaptor.malloc(100))
+        adaptor.allocate(100)
+        os._exit(0)
+    ends.add(os.waitpid(child, 0)[1])
+stop = True
+for thread in threads:
+    thread.join()
+print(ends)
+"""
+
+
+@pytest.mark.needs_threads
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        "Guard(alloc.Arena(), quarantine=0)",
+        "Limiting(alloc.Arena(), 1 << 30)",
+        "Locked(alloc.Arena())",
+        "Statistics(adaptors.Forwarding(alloc.Arena()))",
+    ],
+)
+def test_a_child_of_a_busy_process(python, wrap):
+    """No lock stays locked in it."""
+    assert python(FORKS.format(wrap=wrap)) == "{0}"
+
+
 def test_an_adaptor_of_ones_own_with_a_lock(python):
     code = """
 class Mine(adaptors.Forwarding):
