@@ -79,15 +79,15 @@ libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 fields = ['arena', 'ordblks', 'smblks', 'hblks', 'hblkhd', 'usmblks', 'fsmblks', 'uordblks',
           'fordblks', 'keepcost']
-class Mallinfo2(ctypes.Structure):
-    _fields_ = [(field, ctypes.c_size_t) for field in fields]
-libc.mallinfo2.restype = Mallinfo2
+class Mallinfo(ctypes.Structure):
+    _fields_ = [(field, ctypes.c_int) for field in fields]
+libc.mallinfo.restype = Mallinfo  # mallinfo2 is not there before glibc 2.33
 import alloc
 alloc.install(numpy=False, **OPTIONS)
 libc.free(libc.malloc(4 << 20))  # glibc would raise its thresholds
-before = libc.mallinfo2().hblks
+before = libc.mallinfo().hblks
 libc.malloc(3 << 20)
-print(libc.mallinfo2().hblks - before)
+print(libc.mallinfo().hblks - before)
 """
 
 
