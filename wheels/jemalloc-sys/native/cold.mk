@@ -3,4 +3,4 @@
 # that loads it.  Names that a version does not have are ignored.
 COLD := background_thread buf_writer ckh conf ctl hpa hpdata inspect malloc_io prof_data \
 	prof_log prof_recent prof_stack_range prof_stats prof_sys psset san sec stats
-$(COLD:%=src/%.pic.o) $(COLD:%=src/%.o): override CFLAGS += -Os
+$(foreach kind,pic.o o jet.o,$(COLD:%=src/%.$(kind))): override CFLAGS += -Os

@@ -82,7 +82,8 @@ def must(command, folder, log):
 
 
 def make(options, *arguments):
-    return ["make", "-k", "-j%d" % options.jobs, *arguments]
+    cold = [] if options.debug else ["-f", recipe.COLD]
+    return ["make", "-k", "-j%d" % options.jobs, "-f", "Makefile", *cold, *arguments]
 
 
 def listed(folder, variable):
