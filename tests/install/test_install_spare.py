@@ -198,7 +198,7 @@ def test_free_large_blocks_do_not_pile_up(run, preset, kept):
     code = """
 def dirty():
     _route.epoch()
-    return _route.number('stats.arenas.1.pdirty') * 4096
+    return _route.number('stats.arenas.1.pdirty') * _route.number('arenas.page')
 alloc.install(numpy=False, preset=PRESET)
 blocks = [malloc((5 << 20) + (n << 18)) for n in range(12)]
 _route.control_number('arena.1.dirty_decay_ms', -1)  # time does not count here
