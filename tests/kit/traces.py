@@ -95,33 +95,44 @@ def trace(name, seed=1):
     return list(TRACES[name](random.Random(seed)))
 
 
-def measure(steps, allocate, free, footprint):
-    """Run a trace; returns peak and mean of footprint over live bytes, requested."""
-    live, sizes, held = {}, {}, 0
+def measure(steps, allocate, free, start):
+    """Run a trace; returns peak and mean of footprint over live bytes, requested.
+
+    ``start`` returns what tells the footprint.  From then on the tables here do not grow:
+    theirs is the memory of the malloc that is measured, but where CPython has another.
+    """
+    count = max(name for name, _ in steps) + 1
+    live, sizes, held = [None] * count, [0] * count, 0
     most_held = most = 0
-    ratios = []
     every = max(1, len(steps) // SAMPLES)
+    ratios, sampled = [0.0] * (len(steps) // every + 2), 0
+    footprint = start()
     for i, (name, size) in enumerate(steps):
         if size:
             live[name] = allocate(size)
             sizes[name] = size
             held += size
         else:
-            free(live.pop(name))
-            held -= sizes.pop(name)
+            free(live[name])
+            live[name] = None
+            held -= sizes[name]
         if i % every == 0 or i == len(steps) - 1:
             found = footprint()
             most, most_held = max(most, found), max(most_held, held)
             if i > len(steps) // 10:
-                ratios.append(found / held)
-    return {"peak": most / most_held, "mean": sum(ratios) / len(ratios), "end": ratios[-1]}
+                ratios[sampled] = found / held
+                sampled += 1
+    mean = sum(ratios) / sampled
+    return {"peak": most / most_held, "mean": mean, "end": ratios[sampled - 1]}
 
 
 def arena_figures(name, arena):
     """What an Arena needs: the bytes it maps."""
-    return measure(
-        trace(name), arena.allocate, lambda block: block.free(), lambda: arena.statistics().mapped
-    )
+
+    def start():
+        return lambda: arena.statistics().mapped
+
+    return measure(trace(name), arena.allocate, lambda block: block.free(), start)
 
 
 class Mallinfo2(ctypes.Structure):
@@ -141,15 +152,18 @@ def glibc_figures(name):
     libc.malloc.argtypes = [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
     libc.mallinfo2.restype = Mallinfo2
-    steps = trace(name)
-    libc.malloc_trim(0)
-    before = libc.mallinfo2()
 
-    def footprint():
-        now = libc.mallinfo2()
-        return now.arena + now.hblkhd - before.uordblks - before.hblkhd
+    def start():
+        libc.malloc_trim(0)
+        before = libc.mallinfo2()
 
-    return measure(steps, libc.malloc, libc.free, footprint)
+        def footprint():
+            now = libc.mallinfo2()
+            return now.arena + now.hblkhd - before.uordblks - before.hblkhd
+
+        return footprint
+
+    return measure(trace(name), libc.malloc, libc.free, start)
 
 
 def glibc_in_its_own_process(name):
