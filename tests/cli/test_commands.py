@@ -132,6 +132,7 @@ def ask(python, **env):
     return done.stdout.strip()
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.needs_venv
 def test_enable_and_disable(environment):
     python, purelib = environment

@@ -33,6 +33,7 @@ def found(*words, **env):
     return result, {each["name"]: each for each in result["configurations"]}
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.needs_glibc
 def test_each_configuration_is_run_as_it_says(tmp_path):
     log = tmp_path / "log"
@@ -60,12 +61,15 @@ def test_each_configuration_is_run_as_it_says(tmp_path):
 
 
 def test_memory_is_that_of_the_whole_family():
-    code = (
-        "import subprocess, sys, time\n"
-        "child = 'import time; x = bytearray(100 << 20); time.sleep(0.4)'\n"
-        "x = bytearray(50 << 20)\nsubprocess.run([sys.executable, '-c', child])\n"
-        "x = None; time.sleep(0.4)"
+    # Mapped, not allocated: nobody keeps it.
+    touch = (
+        "import mmap, subprocess, sys, time\n"
+        "x = mmap.mmap(-1, {0} << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+        "for i in range(0, {0} << 20, 4096): x[i] = 1\n"
     )
+    child = touch.format(100) + "time.sleep(0.4)"
+    code = touch.format(50) + f"subprocess.run([sys.executable, '-c', {child!r}])\n"
+    code += "x.close(); time.sleep(0.4)"
     run = _measure.run([sys.executable, "-c", code], dict(os.environ))
     assert run.failed is None and run.processes == 2 and run.status == 0
     assert 150 << 20 < run.peak < 220 << 20 and run.end < 50 << 20

@@ -227,6 +227,7 @@ def test_doctest_and_unittest_work_on_main(place):
     assert status == 0 and "attempted=1" in out and "Ran 1 test" in err
 
 
+@pytest.mark.needs_pymalloc
 def test_the_program_is_routed_and_reports(place):
     (place / "asks.py").write_text("import alloc; print(alloc.installed().routed)")
     status, out, err = start([*RUN, "--install", "full", "--no-numpy", "-v", "asks.py"], place)
