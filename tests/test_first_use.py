@@ -185,3 +185,63 @@ sys.modules["late"] = Late()
 """
     expected = "system" if alloc.implementation == "cython" else "arena"
     assert python(code) == f"None {expected}"
+
+
+SLOW = """
+import builtins, os, sys, threading
+import alloc
+def slowly(inner, within):
+    # The import of `inner` by `within` takes until `go_on` is set.
+    plain, begun, go_on = builtins.__import__, threading.Event(), threading.Event()
+    def imports(name, globals=None, *rest):
+        if name.endswith(inner) and (globals or {}).get("__name__", "").endswith(within):
+            begun.set()
+            go_on.wait(20)
+        return plain(name, globals, *rest)
+    builtins.__import__ = imports
+    return begun, go_on
+"""
+
+
+@pytest.mark.needs_core
+@pytest.mark.needs_jemalloc
+@pytest.mark.parametrize("use", ["ledger", "trim"])
+def test_another_thread_is_at_its_first_install(python, use):
+    """Nobody meets a module that is half imported."""
+    code = f"""
+alloc.allocate(1)
+alloc.{use}()
+begun, go_on = slowly("_record", "_installing")
+installs = threading.Thread(target=lambda: alloc.install())
+installs.start()
+assert begun.wait(20)
+threading.Timer(0.2, go_on.set).start()
+alloc.{use}()
+installs.join()
+print(alloc.installed().python)
+"""
+    assert python(SLOW + code) == "hybrid"
+
+
+@pytest.mark.needs_cpython
+@pytest.mark.needs_threads
+@pytest.mark.needs_processes
+def test_a_fork_while_another_thread_imports_what_the_arena_needs(python):
+    """A child would wait for ever for an import that a thread of its parent was in."""
+    code = """
+import signal
+arena = alloc.Arena()
+begun, go_on = slowly("_ctypes", "ctypes")
+first = threading.Thread(target=lambda: arena.free(arena.malloc(10)))
+first.start()
+assert begun.wait(20)
+threading.Timer(0.2, go_on.set).start()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    arena.free(arena.malloc(10))
+    os._exit(7)
+first.join()
+print(os.waitpid(pid, 0)[1] >> 8)
+"""
+    assert python(SLOW + code) == "7"

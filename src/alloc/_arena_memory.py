@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 
+from ._late import new_lock, settle
 from .errors import BackendUnavailableError
 
 try:
@@ -114,6 +115,11 @@ class Chunk:
             pass  # somebody reads it at this moment; unmapped with the last reference
 
 
+_importing = new_lock(Chunk)
+"""Held around late imports: a child forked while another thread was in one would wait for
+it for ever, and the thread that forks has this lock first."""
+
+
 def _map(size: int) -> Any:
     if mmap is None:
         return bytearray(size + PAGE)
@@ -131,10 +137,26 @@ def _cffi() -> Any:
     that, and a child that is forked just then inherits it locked."""
     global _ffi
     if _ffi is None:
-        from _cffi_backend import FFI
+        with _importing:
+            from _cffi_backend import FFI
 
-        _ffi = FFI()
+            _ffi = FFI()
+        settle()
     return _ffi
+
+
+_types: Any = None
+
+
+def _ctypes() -> Any:
+    global _types
+    if _types is None:
+        with _importing:
+            import ctypes
+
+            _types = ctypes
+        settle()
+    return _types
 
 
 def _address(memory: Any) -> int:
@@ -142,9 +164,8 @@ def _address(memory: Any) -> int:
         if PYPY:
             ffi = _cffi()
             return int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
-        import ctypes
-
-        return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        types = _ctypes()
+        return int(types.addressof(types.c_char.from_buffer(memory)))
     except ImportError as error:
         raise BackendUnavailableError(f"the arena cannot tell addresses here: {error}") from None
 
@@ -193,9 +214,11 @@ if not PYPY:
             global _pickle_buffer
             if _pickle_buffer is None:
                 try:
-                    from _pickle import PickleBuffer as _pickle_buffer
+                    with _importing:
+                        from _pickle import PickleBuffer as _pickle_buffer
                 except ImportError:
                     _pickle_buffer = False
+                settle()
             if chunk is None:
                 self._base = memoryview(EMPTY_BYTES)[:]
             elif _pickle_buffer:

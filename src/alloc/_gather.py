@@ -6,9 +6,8 @@ import re
 import sys
 import time
 
-from . import _kernel
-from ._block_base import FREE_THREADED
-from ._ledger import (
+import alloc._kernel as _kernel
+from alloc._ledger import (
     VERSION,
     ArenaMemory,
     GlibcMemory,
@@ -19,7 +18,9 @@ from ._ledger import (
     NumpyMemory,
     PymallocMemory,
 )
-from ._locate import jemalloc_library
+from alloc._locate import jemalloc_library
+
+from ._block_base import FREE_THREADED
 from ._probe import process
 from ._select import implementation
 from .errors import BackendUnavailableError
@@ -166,10 +167,11 @@ def _glibc() -> GlibcMemory | None:
 
 def _routing() -> tuple[dict[str, int], tuple[str, ...]]:
     """Figures and routes of `install()`, if this process has come so far."""
-    route = sys.modules.get("alloc._route")
-    if route is None:
+    if "alloc._route" not in sys.modules:
         return {}, ()
-    return route.figures(), route.routed()
+    from alloc._route import figures, routed  # waits where another thread is importing it
+
+    return figures(), routed()
 
 
 LINES = {
@@ -226,8 +228,11 @@ def _arena_memory() -> ArenaMemory | None:
 
 
 def _numpy(routed: tuple[str, ...]) -> NumpyMemory:
-    installing = sys.modules.get("alloc._installing")
-    state = installing.installed().numpy if installing is not None else None
+    state = None
+    if "alloc._installing" in sys.modules:
+        from alloc._installing import installed  # waits where another thread is importing it
+
+        state = installed().numpy
     if "raw" in routed and "numpy" in sys.modules and state is None:
         state = "routed"  # NumPy 2.5 and later: its default handler asks PyMem_RawMalloc
     traced = None

@@ -12,12 +12,13 @@ import sys
 import time
 from _thread import RLock
 
+from alloc._locate import jemalloc_library
+from alloc._record import Record
+
 from . import _default
 from ._block_base import FREE_THREADED
 from ._environ import environ, glibc_is_tuned, value
-from ._locate import jemalloc_library
 from ._probe import process
-from ._record import Record
 from ._select import core_error, implementation
 from .errors import BackendUnavailableError
 

@@ -52,8 +52,9 @@ class Forks:
 
     def _in_child(self) -> None:
         self._lock = allocate_lock()  # another thread may have held it
-        route = sys.modules.get("alloc._route")
+        # Another thread may have been importing it: then nothing is routed.
+        orphan = getattr(sys.modules.get("alloc._route"), "orphan", None)
         initial = self._under_way.get(get_ident(), False)
-        self._orphan |= not initial or (route is not None and route.orphan())
+        self._orphan |= not initial or (orphan is not None and orphan())
         self._under_way = {}
         self._after()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ._jemalloc_keys import CONF_ONLY, KEYS, near
-from ._record import Record
+from alloc._jemalloc_keys import CONF_ONLY, KEYS, near
+from alloc._record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ import sys
 import time
 from _thread import allocate_lock
 
-from ._kernel import resident
+from alloc._kernel import resident
+from alloc._record import Record, as_dict
+from alloc.jemalloc import ALL_ARENAS, Control, loaded
+
 from ._probe import process
-from ._record import Record, as_dict
 from ._select import implementation
-from .jemalloc import ALL_ARENAS, Control, loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _trim(collect: bool) -> Trimmed:
         collected = gc.collect()
     arenas = 0
     if "alloc._arena" in sys.modules:
-        from ._arena_fork import heaps
+        from alloc._arena_fork import heaps
 
         arenas = sum([heap.trim() for heap in heaps()])
     pools, chunks = _trim_chunks()
@@ -141,11 +142,12 @@ def _trim(collect: bool) -> Trimmed:
 
 
 def _trim_chunks() -> tuple[int, int]:
-    route = sys.modules.get("alloc._route")  # nothing is routed before it is imported
-    if route is None:
+    if "alloc._route" not in sys.modules:  # nothing is routed before it is imported
         return 0, 0
-    route.empty_spares()
-    return route.thin_pools(), route.clean_chunks()
+    from alloc._route import clean_chunks, empty_spares, thin_pools
+
+    empty_spares()
+    return thin_pools(), clean_chunks()
 
 
 PURGES = 12

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from alloc._record import Record
+
 from . import _default
 from ._probe import process
-from ._record import Record
 from ._select import backend, core_error, implementation
 from .errors import BackendUnavailableError
 from .layout import EMPTY_ADDRESS

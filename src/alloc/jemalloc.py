@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from _thread import RLock
 
-from ._jemalloc_forks import Forks
-from ._jemalloc_keys import KEYS, Key, near, pattern
-from ._jemalloc_options import CHANGEABLE, Option, OptionError, check, split, validate
-from ._jemalloc_options import options as _options
-from ._locate import jemalloc_library
+from alloc._jemalloc_forks import Forks
+from alloc._jemalloc_keys import KEYS, Key, near, pattern
+from alloc._jemalloc_options import CHANGEABLE, Option, OptionError, check, split, validate
+from alloc._jemalloc_options import options as _options
+from alloc._locate import jemalloc_library
+
 from ._select import core_error, implementation
 from .errors import BackendUnavailableError
 
