@@ -349,6 +349,34 @@ def test_the_first_use_by_eight_threads(python):
         assert python(FIRST_USE) == str(8 * 199)
 
 
+FIRST_NAMES = """
+import sys, threading, traceback
+import alloc
+sys.setswitchinterval(1e-6)
+uses = [lambda: alloc.allocate(9).free(), lambda: alloc.trim(), lambda: alloc.ledger(),
+        lambda: str(alloc.decision()), lambda: alloc.Arena().allocate(9).free(),
+        lambda: alloc.Bump().allocate(9).free(), lambda: alloc.jemalloc.loaded(),
+        lambda: alloc.installed()]
+start, trouble = threading.Barrier(len(uses)), []
+def work(use):
+    start.wait()
+    try:
+        use()
+    except BaseException:
+        trouble.append(traceback.format_exc())
+threads = [threading.Thread(target=work, args=(use,)) for use in uses]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(trouble[0] if trouble else "fine")
+"""
+
+
+def test_eight_threads_begin_with_eight_different_names(python):
+    """Each is loaded when it is first used, and they need the same modules."""
+    for _ in range(10):
+        assert python(FIRST_NAMES) == "fine"
+
+
 INSTALL = (
     HAMMER
     + """

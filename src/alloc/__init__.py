@@ -5,6 +5,8 @@ The first use picks the allocator of the functions below, and records why:
 ``alloc.decision()``.  Neither touches anything else in the process.
 """
 
+from sys import version_info as _version
+
 from ._select import backend as _backend
 from ._select import early as _early
 from ._select import implementation
@@ -145,3 +147,10 @@ __all__ = [
     "using",
     "verify",
 ]
+
+if _version < (3, 9, 3):
+    # There a thread could be given a module that another was still importing, where the
+    # import is a relative one (bpo-43517): no thread is to be the first.
+    from alloc._lazy import load_all as _load_all
+
+    _load_all()

@@ -51,6 +51,16 @@ MODULES = ("adaptors", "errors", "jemalloc", "layout")
 """Modules that are attributes of the package before anybody imports them."""
 
 
+def load_all() -> None:
+    """Load them at once, all that two threads could come to first by different ways."""
+    from importlib import import_module
+
+    for name in sorted(
+        {*HOMES.values(), *MODULES, "_explain", "_kernel", "_numpy_hook"} - {"_capi"}
+    ):
+        import_module(f"alloc.{name}")
+
+
 def find(name: str) -> object:
     """The public name ``name``; from then on an attribute of the package as any other."""
     import sys

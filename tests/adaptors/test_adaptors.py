@@ -1,5 +1,6 @@
 """What each adaptor adds, over every backend."""
 
+import sys
 import threading
 import weakref
 
@@ -385,6 +386,7 @@ def test_interpreter_exit(python):
     assert "released 1" in out and "released 3" in out
 
 
+@pytest.mark.skipif(sys.version_info < (3, 9, 3), reason="3.9.0 to 3.9.2: all is loaded at once")
 def test_import_is_lazy(python):
     out = python("import sys, alloc; print([m for m in sys.modules if 'adaptors' in m]);"
                  "alloc.adaptors.Forwarding; print('alloc.adaptors._base' in sys.modules,"
