@@ -27,13 +27,13 @@ VECTORS = ":".join(f"glibc.cpu.x86_rep_{what}_threshold={1 << 40}" for what in (
 TARGETS = {"arenas": 1.02, "hybrid": 1.02, "full": 1.05}
 
 
-def count(command):
-    """Instructions of one run, start-up and all threads included."""
+def count(command, seed=0):
+    """Instructions of one run, start-up and all threads included; ``seed`` is that of hashes."""
     with tempfile.TemporaryDirectory() as directory:
         done = subprocess.run(
             ["valgrind", "--tool=cachegrind", "--cache-sim=no",
              f"--cachegrind-out-file={directory}/out", *map(str, command)],
-            env={**os.environ, "PYTHONHASHSEED": "0", "GLIBC_TUNABLES": VECTORS},
+            env={**os.environ, "PYTHONHASHSEED": str(seed), "GLIBC_TUNABLES": VECTORS},
             capture_output=True, text=True,
         )  # fmt: skip
     found = re.search(r"I +refs: +([\d,]+)", done.stderr)
