@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 
@@ -109,9 +110,12 @@ def refused(command, text, **env):
 
 def test_it_is_refused_where_it_cannot_hold(tmp_path):
     refused(PROCESS, "Python is a guest here", ALLOC_EMBEDDING="guest")
-    refused([*PROCESS, "--install=full"], "and it is debug", PYTHONMALLOC="debug")
     flags = [sys.executable, "-E", "-m", "alloc", "run", "--scope=process", "--install=full"]
-    refused(flags, "which -E and -I ignore")
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        refused([*PROCESS, "--install=full"], "which Python without a GIL refuses")
+    else:
+        refused([*PROCESS, "--install=full"], "and it is debug", PYTHONMALLOC="debug")
+        refused(flags, "which -E and -I ignore")
     refused(PROCESS, "mode arenas is none of process scope", ALLOC_INSTALL="arenas")
     refused(PROCESS, "without the compiled core", ALLOC_IMPLEMENTATION="python")
 

@@ -10,6 +10,8 @@ import json
 import os
 import sys
 
+from alloc._block_base import FREE_THREADED
+
 from .run import Refused
 
 MARK = "_ALLOC_PROCESS_SCOPE"
@@ -97,6 +99,8 @@ def variables(options, path):
         "MALLOC_CONF": ",".join(part for part in conf if part),
     }
     if mode_of(options) == "full":
+        if FREE_THREADED:
+            raise Refused("full needs PYTHONMALLOC=malloc, which Python without a GIL refuses")
         if sys.flags.ignore_environment:
             raise Refused("full needs PYTHONMALLOC, which -E and -I ignore")
         given = os.environ.get("PYTHONMALLOC")
