@@ -51,13 +51,15 @@ MODULES = ("adaptors", "errors", "jemalloc", "layout")
 """Modules that are attributes of the package before anybody imports them."""
 
 
+UNTAKEN = {"_capi", "_default", "_installing", "_verify"}
+"""Importing one of these takes the decision, which is for the first use to do."""
+
+
 def load_all() -> None:
     """Load them at once, all that two threads could come to first by different ways."""
     from importlib import import_module
 
-    for name in sorted(
-        {*HOMES.values(), *MODULES, "_explain", "_kernel", "_numpy_hook"} - {"_capi"}
-    ):
+    for name in sorted({*HOMES.values(), *MODULES, "_explain", "_kernel", "_numpy_hook"} - UNTAKEN):
         import_module(f"alloc.{name}")
 
 
