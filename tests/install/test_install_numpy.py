@@ -1,10 +1,16 @@
 """NumPy's array data under install(): NumPy up to 2.4 by its handler, later ones by RAW."""
 
-import numpy
 import pytest
 
 pytestmark = [pytest.mark.needs_core, pytest.mark.needs_jemalloc]
-BY_RAW = tuple(map(int, numpy.__version__.split(".")[:2])) >= (2, 5)
+
+
+def by_raw():
+    import numpy  # collected without it, too: PyPy
+
+    return tuple(map(int, numpy.__version__.split(".")[:2])) >= (2, 5)
+
+
 HELP = """
 import alloc, random, sys
 import numpy as np
@@ -34,7 +40,7 @@ print(alloc.installed().numpy)
 print(np._core.multiarray.get_handler_name() if hasattr(np, '_core') else
       np.core.multiarray.get_handler_name())
 """
-    handler = "default_allocator" if BY_RAW else "alloc_jemalloc"
+    handler = "default_allocator" if by_raw() else "alloc_jemalloc"
     assert run(code).split() == ["routed", "routed", handler]
 
 
@@ -131,7 +137,7 @@ def test_where_raw_is_not_routed(run):
 done = alloc.install(False)
 print(done.numpy, bool(done), *done.refused, ours(np.ones(5000)), sep='|')
 """
-    if BY_RAW:
+    if by_raw():
         refused = "numpy: from 2.5 on its arrays are of RAW, which only hybrid and full route"
         assert run(code) == f"None|False|{refused}|False"
     else:
