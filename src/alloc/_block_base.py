@@ -25,7 +25,7 @@ FREE_THREADED = "free-threading" in sys.version  # Windows has no abiflags befor
 # is in there, where a GIL makes that one step: CPython from 3.10 on.  Elsewhere there is
 # always somebody.
 claims: dict[int, list[int]] = {}
-if FREE_THREADED or (sys.implementation.name == "cpython" and sys.version_info < (3, 10)):
+if FREE_THREADED or sys.implementation.name != "cpython" or sys.version_info < (3, 10):
     claims[0] = [0]
 
 

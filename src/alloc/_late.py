@@ -77,7 +77,8 @@ def inside(known: list[tuple[Any, ...]] = known) -> bool:
 def settle() -> None:
     """Give back what is late, unless this thread is inside a lock.
 
-    Called where a lock was left, and before anybody counts.
+    Called where a lock was left, and before anybody counts.  On PyPy, where finalizers
+    come with a collection, it goes home in the next one.
     """
     if inside():
         return
