@@ -295,8 +295,9 @@ else:
             if self._open():
                 if search:
                     _collect_young()
-                    if self._open():
-                        gc.collect()
+                    for _ in range(2):  # one finds the view, the next its buffer
+                        if self._open():
+                            gc.collect()
                 if not search or self._open():
                     raise BufferError("the block has exported buffers")
             self._views.clear()
