@@ -13,10 +13,10 @@ of its own, both without touching what is half changed.
 
 from __future__ import annotations
 
-from ._arena_fork import register
 from ._arena_index import SpanIndex
 from ._arena_lease import QUICK_MAX, Lease
 from ._arena_memory import MASK, PAGE, SHIFT, Chunk, find_released
+from ._arena_registry import register
 from ._arena_space import Space
 from ._late import late, settle
 from .errors import AllocError

@@ -213,7 +213,7 @@ def _pymalloc(figures: dict[str, int], routed: tuple[str, ...]) -> PymallocMemor
 def _arena_memory() -> ArenaMemory | None:
     if "alloc._arena" not in sys.modules:
         return None
-    from alloc._arena_fork import heaps
+    from alloc._arena_registry import heaps
     from alloc._arena_report import statistics
 
     found = [statistics(heap) for heap in heaps()]

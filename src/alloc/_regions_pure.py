@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import sys
 from operator import index
-from threading import RLock
 
-from . import _arena_fork
-from ._late import late, settle
+from ._late import late, new_lock, settle
 from ._pool_pure import LARGEST, Pool, to_chunk, to_limit
 from ._select import backend
 from ._span_pure import Block, Region, Scope, Span
@@ -58,8 +56,7 @@ class Bump(Region):
         self._floor = (0, 0)
         self._raw = {}
         self._freed: set[int] = set()
-        self.lock = RLock()
-        _arena_fork.hold(self)
+        self.lock = new_lock(self)
         self.held = 0
 
     @property

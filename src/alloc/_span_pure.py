@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from . import _arena_fork
 from ._block_base import exclusive
-from ._late import Later, inside
+from ._late import Later, forking, inside
 from .adaptors import _memory
 from .adaptors._base import Forwarding
 from .adaptors._block import Block as AdaptorBlock
@@ -60,7 +59,7 @@ class Region(Forwarding):
         What interrupts a thread in there - a finalizer, a signal's handler - and comes
         back to the region gets ``BufferError``.  Upstream is never asked in one.
         """
-        if self.lock._is_owned() and not _arena_fork.forking:
+        if self.lock._is_owned() and not forking:
             raise BufferError("the region is being used by what this interrupts")
         return self.lock
 
@@ -143,21 +142,16 @@ class Block(AdaptorBlock):
         owner, old = self._owner, self._size
         if size == old:
             return True
-        if not (size and old):
-            if not move:
-                return False
-            place, span = self._address, self._span
-            moved, new = owner._take(size, self._align, False) if size else (EMPTY_ADDRESS, span)
-            with owner.section():
-                self._live()
-                if old:
-                    owner._retract(place, old)
-                self._address, self._size, self._span = moved, size, new
-            return True
+        if not move and not (size and old):
+            return False
         while True:
             with owner.section():
                 place = self._live()
-                if owner._extend(place, old, size):
+                if not size:
+                    owner._retract(place, old)
+                    self._address, self._size = EMPTY_ADDRESS, 0
+                    return True
+                if old and owner._extend(place, old, size):
                     self._size = size
                     return True
             if not move:
@@ -170,8 +164,9 @@ class Block(AdaptorBlock):
                 if self._span.ended:
                     owner._retract(moved, size)
                     raise UseAfterFreeError("the region was reset while a block of it grew")
-                _memory.copy(moved, place, min(old, size))
-                owner._retract(place, old)
+                if old:
+                    _memory.copy(moved, place, min(old, size))
+                    owner._retract(place, old)
                 self._address, self._size, self._span = moved, size, new
                 return True
 

@@ -130,7 +130,7 @@ def _trim(collect: bool) -> Trimmed:
         collected = gc.collect()
     arenas = 0
     if "alloc._arena" in sys.modules:
-        from alloc._arena_fork import heaps
+        from alloc._arena_registry import heaps
 
         arenas = sum([heap.trim() for heap in heaps()])
     pools, chunks = _trim_chunks()

@@ -1,23 +1,16 @@
-"""Heaps and their like across a fork: the child goes on with whole ones; see `_late`."""
+"""The heaps of this process."""
 
 from __future__ import annotations
 
 from _weakref import ref
 
-from ._late import forking, learn
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["forking", "heaps", "hold", "register"]
+__all__ = ["heaps", "register"]
 
 _heaps: dict[int, Any] = {}
-
-
-def hold(owner: Any) -> None:
-    """Hold ``owner.lock`` across every fork, as long as the owner lives."""
-    learn(owner, owner.lock)
 
 
 def register(heap: Any) -> None:
