@@ -55,16 +55,18 @@ def shares(ledger: Ledger) -> dict[str, int]:
             continue
         retained, fragmented = 0, 0
         je = {"jemalloc": ledger.jemalloc, "preloaded": ledger.malloc}.get(part)
+        # Pages of pools and slabs that were given back are not resident: what cannot be
+        # there is not counted.
         if je is not None:
             retained = je.dirty + je.muzzy + je.cached
-            fragmented = je.active - je.allocated
+            absent = max(0, je.resident - size) if part == "jemalloc" else 0
+            fragmented = max(0, je.active - je.allocated - absent)
         elif part == "glibc heaps" and ledger.glibc is not None:
             in_heaps = ledger.glibc.in_use - ledger.glibc.mmapped
             retained = max(0, size - in_heaps)
         elif part in ("chunks", "pymalloc") and ledger.pymalloc is not None:
             py = ledger.pymalloc
             retained = (py.unused_pools or 0) + (py.dirty_chunks if part == "chunks" else 0)
-            # Pools given back are not resident: what cannot be there is not counted.
             absent = max(0, (py.arena_bytes or 0) + py.dirty_chunks - size)
             retained = max(0, retained - absent)
             fragmented = max(0, (py.available or 0) + (py.overhead or 0) - absent)

@@ -247,6 +247,7 @@ def _apply_preset(name: str) -> None:
     _route.bound(name == "balanced")
     _background(bool(preset["background"]))
     wanted = decay <= 500 and value(environ, "ALLOC_MALLOC_TRIM") != "0"
+    _route.thin_slabs(decay <= 500)
     glibc = wanted and process is not None and process.describe_malloc() == "glibc"
     _route.trim_glibc(glibc)
     if glibc and name == "low_memory" and not glibc_is_tuned:
@@ -448,6 +449,7 @@ def uninstall() -> Installed:
         if _state.since is not None:
             _route.route(())
             _route.trim_glibc(False)
+            _route.thin_slabs(False)
             _state.python = None
             _state.numpy = False
             _route.numpy_route(False)

@@ -118,7 +118,8 @@ class Residence(Record):
 
     jemalloc: int
     """The private jemalloc's range.  At most ``jemalloc.resident``, which is what
-    jemalloc supposes, and pages that were never touched make the difference."""
+    jemalloc supposes: pages that were never touched, or given back between live blocks, make
+    the difference."""
 
     chunks: int
     """Our chunks for pymalloc's arenas."""
@@ -191,7 +192,8 @@ class JemallocMemory(Record):
     active: int
     """Pages with live blocks.  ``stats.active``."""
     resident: int
-    """Metadata, active and dirty pages; supposed, not seen: pages never touched count.
+    """Metadata, active and dirty pages; supposed, not seen: pages never touched count, and
+    free ones between live blocks that were given back.
     ``stats.resident``."""
     mapped: int
     """Address space of active extents and metadata.  ``stats.mapped``."""

@@ -119,6 +119,14 @@ cdef extern from "_c/keeper.h":
     size_t keeper_thin_all "alloc_keeper_thin_all"(size_t index)
 
 
+cdef extern from "_c/slabs.h" nogil:
+    cdef struct slabs_state:
+        unsigned long walks
+        size_t given
+    slabs_state slabs "alloc_slabs"
+    void slabs_switch "alloc_slabs_switch"(int on)
+
+
 cdef extern from "_c/spare.h" nogil:
     void spare_switch "alloc_spare_switch"(int on)
     size_t spare_empty "alloc_spare_empty"()
@@ -366,6 +374,11 @@ def background(bint on):
         raise OSError(error, "jemalloc has no background threads")
 
 
+def thin_slabs(bint on):
+    """Whether the keeper gives back free pages inside jemalloc's slabs."""
+    slabs_switch(on)
+
+
 def trim_glibc(bint on):
     """Whether the keeper asks glibc to give back what C libraries have freed."""
     keeper_glibc(on)
@@ -496,5 +509,7 @@ def figures():
         "pool_bytes": pools.pages * pools.os_page,
         "looks": keeper.looks,
         "holds": keeper.holds,
+        "slab_walks": slabs.walks,
+        "slab_bytes": slabs.given,
         "glibc_trims": glibc.trims,
     }

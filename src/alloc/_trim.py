@@ -39,6 +39,10 @@ class Trimmed(Record):
     """Fall of jemalloc's free pages; ``None``: it is not in this process.
     ``stats.arenas.4096.pdirty`` and ``pmuzzy``."""
 
+    slabs: int | None
+    """Fall of the resident set while free pages between live small blocks of jemalloc's
+    went; ``None``: it is not in this process.  jemalloc-sys: ``je_sys_slabs_purge``."""
+
     glibc: int | None
     """Fall of the resident set during ``malloc_trim``; ``None``: glibc does not serve."""
 
@@ -78,7 +82,8 @@ if hasattr(os, "register_at_fork"):
 def trim(
     collect: bool = False, *, every: float | None = None, above: int | None = None
 ) -> Trimmed | None:
-    """Give back free pages: jemalloc's, glibc's, those of free arenas, pools and chunks.
+    """Give back free pages: jemalloc's, those between its small blocks, glibc's, those of
+    free arenas, pools and chunks.
 
     ``collect`` runs the garbage collector first.  For servers, which may then call it
     after each request or on a timer: with ``every``, it does nothing within so many
@@ -134,10 +139,10 @@ def _trim(collect: bool) -> Trimmed:
 
         arenas = sum([heap.trim() for heap in heaps()])
     pools, chunks = _trim_chunks()
-    jemalloc, glibc = _purge(), _trim_glibc()
+    jemalloc, slabs, glibc = _purge(), _trim_slabs(), _trim_glibc()
     return Trimmed(
-        max(0, before - resident()), pools, chunks, jemalloc, glibc, arenas, collected,
-        time.monotonic() - began,
+        max(0, before - resident()), pools, chunks, jemalloc, slabs, glibc, arenas,
+        collected, time.monotonic() - began,
     )  # fmt: skip
 
 
@@ -177,6 +182,16 @@ def _free_pages(control: Control) -> int:
     control.epoch()
     number, of = control.number, f"stats.arenas.{ALL_ARENAS}"
     return (number(f"{of}.pdirty") + number(f"{of}.pmuzzy")) * number("arenas.page")
+
+
+def _trim_slabs() -> int | None:
+    from alloc import _control
+
+    if not _control.address_range()[1]:
+        return None
+    before = resident()
+    _control.thin_slabs()
+    return max(0, before - resident())
 
 
 def _trim_glibc() -> int | None:

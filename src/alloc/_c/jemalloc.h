@@ -17,6 +17,14 @@
 #define ALLOC_JE_SYS_ABI 2u /* with je_sys_slots */
 #define ALLOC_JE_ZERO 0x40  /* MALLOCX_ZERO */
 
+/* A walk over the slabs; jemalloc-sys: je_sys_slabs. */
+typedef struct {
+    uintptr_t at; /* 0: it is over */
+    uint64_t seen[64], done[64];
+    unsigned char due[64];
+    unsigned moved; /* classes of which something came or went since the last look */
+} alloc_je_slabs;
+
 /* The start and the length never change after loading: read without a lock.
  * A length of 0 means that nothing is jemalloc's; it is written last. */
 static struct {
@@ -35,6 +43,8 @@ static struct {
     unsigned long (*refusals)(void);
     size_t (*large_bound)(size_t, size_t); /* NULL: an older library has none */
     int bounded;                           /* it is to be asked */
+    size_t (*slabs_look)(alloc_je_slabs *, size_t, int); /* NULL: likewise */
+    size_t (*slabs_purge)(alloc_je_slabs *, size_t);
     int loaded;
     /* Set when jemalloc had no room and System had, cleared by the next free of
      * a block of jemalloc's.  Asking again and again would cost 20 times malloc.
@@ -385,6 +395,8 @@ static int alloc_je_load(const char *path, char *why, size_t room) {
     }
     alloc_je.free(probe);
     *(void **)&alloc_je.large_bound = dlsym(library, "je_sys_large_bound");
+    *(void **)&alloc_je.slabs_purge = dlsym(library, "je_sys_slabs_purge");
+    *(void **)&alloc_je.slabs_look = dlsym(library, "je_sys_slabs_look");
     if (abi() >= 2)
         alloc_je_take_slots(library);
     alloc_je.base = (uintptr_t)base;

@@ -1,6 +1,6 @@
 /* One thread that gives memory back while nobody asks: dirty chunks after their
- * decay, pymalloc's idle pools, spare blocks, and what C libraries freed to glibc.  Idle
- * means: two looks, nothing moved in between.
+ * decay, pymalloc's idle pools, free pages of slabs, spare blocks, and what C libraries freed
+ * to glibc.  Idle means: two looks, nothing moved in between.
  *
  * It lives only while there is something of these, looks without the GIL, and takes the GIL
  * for a millisecond at a time, for pools that are worth it.  It is stopped before
@@ -13,12 +13,12 @@
 #define ALLOC_KEEPER_H
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <sys/syscall.h>
 
 #include "chunks.h"
+#include "idle.h"
 #include "pools.h"
 #include "spare.h"
 
@@ -59,18 +59,10 @@ static int alloc_keeper_welcome(void) {
     return !ALLOC_READ(closed) && !ALLOC_READ(orphan) && !ALLOC_READ(paused);
 }
 
-static int alloc_keeper_trims(void);
-
 /* Whether there is something to look after. */
 static int alloc_keeper_needed(void) {
     return alloc_chunks.used || alloc_chunks.dirty.count || alloc_spare_bytes() ||
-           alloc_keeper_trims();
-}
-
-static int64_t alloc_now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+           alloc_slabs_wanted() || alloc_keeper_trims();
 }
 
 /* Thin an interpreter's chunks, for at most one hold.  The index to go on with, or
@@ -156,82 +148,6 @@ static void alloc_keeper_work(unsigned generation) {
     } while (index);
 }
 
-/* What C libraries take from glibc's malloc themselves stays in its heaps when they
- * free it.  malloc_trim() gives such pages back, but it walks all free blocks, holding
- * the lock of one heap after the other: 100 ms for 62,500 in a heap of 1 GiB.  So it is
- * asked only when what is resident has risen or fallen since the last time, and so seldom
- * that it takes one part in 50 of the time at most; while Python works, for a service may
- * never rest, one part in 1,000, and five seconds apart at least. */
-static struct {
-    int (*trim)(size_t); /* NULL: not to be done */
-    size_t least, most;  /* resident bytes that were seen since the last time */
-    int64_t next;        /* ns: not before */
-    int64_t next_busy;   /* ns: not before, while Python works */
-    int64_t later, wait; /* ns: then again, as what is freed does not show; 0: not at all */
-    unsigned long trims;
-} alloc_glibc;
-
-#define ALLOC_TRIM_CHANGE ((size_t)8 << 20)
-#define ALLOC_TRIM_MOST_OFTEN ((int64_t)500000000)
-#define ALLOC_TRIM_SHARE 50
-#define ALLOC_TRIM_MOST_OFTEN_BUSY ((int64_t)5000000000)
-#define ALLOC_TRIM_SHARE_BUSY 1000
-
-/* Linux: statm.  0: not known. */
-static size_t alloc_keeper_resident(void) {
-    char text[128];
-    unsigned long all, resident = 0;
-    int file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    ssize_t got = file < 0 ? -1 : read(file, text, sizeof text - 1);
-    if (file >= 0)
-        close(file);
-    text[got > 0 ? got : 0] = 0;
-    if (sscanf(text, "%lu %lu", &all, &resident) != 2)
-        return 0;
-    return (size_t)resident * (size_t)sysconf(_SC_PAGESIZE);
-}
-
-static inline int64_t alloc_most(int64_t one, int64_t other) {
-    return one > other ? one : other;
-}
-
-/* Whether glibc is to be asked. */
-static int alloc_keeper_trims(void) {
-    return __atomic_load_n(&alloc_glibc.trim, __ATOMIC_ACQUIRE) != NULL;
-}
-
-static void alloc_keeper_trim_glibc(int idle) {
-    int (*trim)(size_t) = __atomic_load_n(&alloc_glibc.trim, __ATOMIC_ACQUIRE);
-    size_t now;
-    int64_t began, ended;
-    int changed;
-    if (trim == NULL || (now = alloc_keeper_resident()) == 0)
-        return;
-    if (now < alloc_glibc.least)
-        alloc_glibc.least = now;
-    if (now > alloc_glibc.most)
-        alloc_glibc.most = now;
-    began = alloc_now_ns();
-    changed = alloc_glibc.most - alloc_glibc.least >= ALLOC_TRIM_CHANGE;
-    if (began < (idle ? alloc_glibc.next : alloc_glibc.next_busy) ||
-        !(changed || (alloc_glibc.later && began >= alloc_glibc.later)))
-        return;
-    trim(0);
-    alloc_glibc.trims++;
-    alloc_glibc.least = alloc_glibc.most = alloc_keeper_resident();
-    changed |= now >= alloc_glibc.least + ALLOC_TRIM_CHANGE;
-    if (changed)
-        alloc_glibc.wait = 1000000000;
-    else if (alloc_glibc.wait < 60000000000)
-        alloc_glibc.wait *= 2;
-    ended = alloc_now_ns();
-    alloc_glibc.later = ended + alloc_glibc.wait;
-    alloc_glibc.next =
-        ended + alloc_most((ended - began) * ALLOC_TRIM_SHARE, ALLOC_TRIM_MOST_OFTEN);
-    alloc_glibc.next_busy =
-        ended + alloc_most((ended - began) * ALLOC_TRIM_SHARE_BUSY, ALLOC_TRIM_MOST_OFTEN_BUSY);
-}
-
 /* One look, without the lock.  Returns how long it took, in ms times the share. */
 static int64_t alloc_keeper_round(unsigned generation, int *busy) {
     int64_t took;
@@ -243,6 +159,7 @@ static int64_t alloc_keeper_round(unsigned generation, int *busy) {
     *busy |= alloc_chunks.dirty.count != 0;
     pthread_mutex_unlock(&alloc_chunks.lock);
     *busy |= alloc_spare_look();
+    *busy |= alloc_slabs_round();
     took = 0;
     if (alloc_pools.known) {
         took = alloc_now_ns();

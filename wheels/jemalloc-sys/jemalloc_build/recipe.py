@@ -5,7 +5,8 @@ that a second run with the same source, options and compiler reuses it:
 
 private  prefix je_, for dlopen: no initial-exec TLS of its own, our tsd_tls.h
          and tcache_types.h first on the include path, no sbrk (it would leave
-         the range); linked with native/range.c, slots.c, large.c and zero.c
+         the range); linked with native/range.c, slots.c, large.c, slabs.c
+         and zero.c
 static   prefix je_, plain: the pic archive for linking into other things
 preload  no prefix, ordinary: for LD_PRELOAD
 """
@@ -157,7 +158,7 @@ def _compile(name, options, source, build_dir):
 
 
 def _internal(options, source, private, folder, log):
-    """Compile what uses jemalloc's own headers: slots.c, and large.c where it can."""
+    """Compile what uses jemalloc's own headers: slots.c, and large.c and slabs.c where it can."""
     command = options.cc + ["-std=gnu11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall"]
     command += options.cflags + ["-I" + f for f, _ in _overlays("private", options, source)]
     if has_inline_paths(source):
@@ -166,7 +167,7 @@ def _internal(options, source, private, folder, log):
         command += [f"-ffile-prefix-map={source.tree}=."]
         command += ["-I" + os.path.join(root, "include") for root in (private, source.tree)]
     command += ["-I" + OVERLAY, "-c"]
-    objects = ["slots.o", "large.o"] if has_inline_paths(source) else ["slots.o"]
+    objects = ["slots.o", *(["large.o", "slabs.o"] if has_inline_paths(source) else [])]
     for name in objects:
         file = os.path.join(NATIVE, name[:-1] + "c")
         _logged(command + [file, "-o", name], folder, log)
@@ -176,7 +177,7 @@ def _internal(options, source, private, folder, log):
 def _link(options, source, private, build_dir, raised):
     """The folder with the private and the boot library."""
     natives = [os.path.join(NATIVE, n) for n in ("range.c", "boot.c", "private.map", "boot.map")]
-    natives += [os.path.join(NATIVE, n) for n in ("slots.c", "large.c", "zero.c")]
+    natives += [os.path.join(NATIVE, n) for n in ("slots.c", "large.c", "slabs.c", "zero.c")]
     natives.append(os.path.join(OVERLAY, "jemalloc_sys.h"))
     key = _key(
         [os.path.basename(private), options.tls_cache], natives + [os.path.abspath(__file__)]

@@ -1,7 +1,8 @@
-/* The unit tests' malloc, free, mallocx and sdallocx, through our slots.
+/* The unit tests' malloc, free, mallocx and sdallocx, through our slots, and now and then
+ * all free pages inside slabs given back.
  *
- * Linked with --wrap into the tests of the private library, beside range.c, slots.c and
- * large.c compiled for their copy of jemalloc.  Calls that the slots have no shape for (no
+ * Linked with --wrap into the tests of the private library, beside range.c, slots.c,
+ * large.c and slabs.c compiled for their copy of jemalloc.  Calls that the slots have no shape for (no
  * size, an arena, a cache) go where they would have gone.
  */
 #include "jemalloc_sys.h"
@@ -9,6 +10,7 @@
 #define LG_ALIGN(flags) ((flags) & 63)
 #define LARGE ((size_t)2 << 20) /* alloc's figures, src/alloc/_c/jemalloc.h */
 #define KEPT ((size_t)8 << 20)
+#define WALK_EACH 64
 
 void *__real_jet_malloc(size_t);
 void *__real_jet_mallocx(size_t, int);
@@ -54,10 +56,22 @@ __wrap_main(int argc, char **argv) {
 	return __real_main(argc, argv);
 }
 
+/* What comes before each of our blocks. */
 static void
 bound(size_t size) {
+	static unsigned turn;
+	static char walking;
 	if (size >= LARGE) {
 		je_sys_large_bound(KEPT, size);
+	}
+	if (__atomic_add_fetch(&turn, 1, __ATOMIC_RELAXED) % WALK_EACH == 0
+	    && !__atomic_test_and_set(&walking, __ATOMIC_ACQUIRE)) {
+		je_sys_slabs walk = {0};
+		je_sys_slabs_look(&walk, 0, 0);
+		do {
+			je_sys_slabs_purge(&walk, 100);
+		} while (walk.at);
+		__atomic_clear(&walking, __ATOMIC_RELEASE);
 	}
 }
 

@@ -10,8 +10,8 @@ JEMALLOC_TEST_PREFIX runs the programs of a foreign architecture.
 
 static, preload  upstream's `make check`, test by test
 private          the unit tests with all of native/ linked in, jemalloc's calls wrapped
-                 as in the library and the tests' sent through slots.c and large.c
-                 (routed.c); the integration tests with the library itself
+                 as in the library, the tests' sent through slots.c and large.c, and slabs
+                 walked (routed.c); the integration tests with the library itself
 """
 
 import argparse
@@ -62,13 +62,15 @@ SUMMARY = re.compile(r"Test suite summary: pass: (\d+)/\d+, skip: (\d+)/\d+, fai
 
 
 def run(command, folder, log, **environ):
+    # A make around us would have this one tell of folders, in the list of tests as well.
+    environ = {**os.environ, "MAKEFLAGS": "", "MAKELEVEL": "0", **environ}
     with open(log, "a", encoding="utf-8") as file:
         file.write("$ {}\n".format(" ".join(command)))
         file.flush()
         done = subprocess.run(
             command,
             cwd=folder,
-            env=dict(os.environ, **environ),
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -14,6 +14,7 @@
 #define JEMALLOC_SYS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -74,6 +75,30 @@ int je_sys_slots(const je_sys_slots_other *other, je_sys_slots_table *out);
  * those in use and the `next` bytes together.  Returns bytes given back.  Any thread;
  * mostly two compares.  Not in builds of jemalloc 5.3.0. */
 size_t je_sys_large_bound(size_t least, size_t next);
+
+/* Free pages inside slabs: a slab keeps all of its pages for one region in use (jemalloc's
+ * external fragmentation of small sizes).  One walk over them, sliced; fill the struct with
+ * zeros, and use it from one thread at a time.  A page that is used again costs a fault.
+ * jemalloc's statistics do not know of it: they count such pages as active and resident.
+ * Not in builds of jemalloc 5.3.0. */
+#define JE_SYS_SLABS_CLASSES 64
+typedef struct je_sys_slabs {
+	uintptr_t at; /* 0: no walk is under way */
+	uint64_t seen[JE_SYS_SLABS_CLASSES], done[JE_SYS_SLABS_CLASSES];
+	unsigned char due[JE_SYS_SLABS_CLASSES];
+	unsigned moved; /* classes of which something came or went since the last look */
+} je_sys_slabs;
+
+/* Choose the size classes of the next walk: those with `least` bytes or more in free regions
+ * of their slabs, something of which came or went since their last walk, and nothing since
+ * the last look (if `idle`).  Returns those bytes; many of them may share their pages with
+ * regions in use.  Takes each bin's lock once, for some nanoseconds. */
+size_t je_sys_slabs_look(je_sys_slabs *walk, size_t least, int idle);
+
+/* Go on, for at most `most` extents or pages; then `at` is 0 if that was all.  Returns the
+ * bytes given back, those that were not resident any more included.  Holds a bin's lock
+ * for one slab at a time. */
+size_t je_sys_slabs_purge(je_sys_slabs *walk, size_t most);
 
 /* In libjemalloc_boot.so.  Options in jemalloc's syntax, zero-terminated,
  * read once, when libjemalloc_private.so is loaded.  They override the
