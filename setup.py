@@ -19,8 +19,9 @@ CHOICES = ("auto", "require", "none")
 SOURCE = "src/alloc"
 INCLUDES = [SOURCE, f"{SOURCE}/include"]
 POSIX = os.name == "posix"
+LINUX = sysconfig.get_platform().startswith("linux")  # compiled for, not on
 FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"] if POSIX else []
-if sys.platform.startswith("linux"):
+if LINUX:
     FLAGS.append("-fno-plt")  # a slot of System is a jump to malloc: one jump, not two
 
 
@@ -40,12 +41,12 @@ def core():
             depends=[*headers, *public, *shared, f"{SOURCE}/_block.pxi", f"{SOURCE}/_global.pxi"],
             # Types on the heap are made anew after Py_Initialize, see _again.pxd.
             define_macros=[("CYTHON_USE_TYPE_SPECS", "1"), ("ALLOC_TABLE_ONLY", "1")],
-            libraries=["dl"] if sys.platform.startswith("linux") else [],
+            libraries=["dl"] if LINUX else [],
             # Last, so that they win: sanitizers, say.
             extra_compile_args=[*FLAGS, *os.environ.get("ALLOC_CFLAGS", "").split()],
         )
         for name in sorted(n[:-4] for n in os.listdir(SOURCE) if n.endswith(".pyx"))
-        if sys.platform.startswith("linux") or name != "_route"  # install() is for Linux
+        if LINUX or name != "_route"  # install() is for Linux
     ]
     return cythonize(modules, include_path=["src"])
 

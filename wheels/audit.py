@@ -18,16 +18,21 @@ import sys
 import tarfile
 import zipfile
 
+import pefile
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
+
+import windows
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 JEMALLOC = "wheels/jemalloc-sys/"
 
 # Bytes of the packed file.  A wheel that grows past it wants a reason.
-BUDGET = {"wheel of pyalloc": 900_000, "wheel of jemalloc-sys": 1_600_000, "sdist": 1_400_000}
+# Windows: what a C library's start-up needs is in each module.
+BUDGET = {"pyalloc": 900_000, "Windows": 1_100_000, "jemalloc": 1_600_000, "sdist": 1_400_000}
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 SYSTEM = re.compile(r"lib(c|m|dl|pthread|rt)\.so\.\d+|ld-linux-[\w-]+\.so\.\d")
+WINDOWS = re.compile(r"KERNEL32\.dll|api-ms-win-crt-[a-z]+-l1-1-0\.dll", re.IGNORECASE)
 # What each library is for: the names it must have, and one it must not.
 EXPORTS = {
     "libjemalloc.so.2": ({"malloc", "free", "realloc", "calloc", "mallctl"}, "je_malloc"),
@@ -67,9 +72,14 @@ def expected(name):
         files = {p[len("src/") :] for p in tracked("src")}
         if parts[2] != "py3":
             version = parts[2][len("cp") :]
-            arch = next(a for a in MACHINES if parts[4].endswith(a))
-            suffix = f".cpython-{version}-{arch}-linux-gnu.so"
-            files |= {p[: -len(".pyx")] + suffix for p in files if p.endswith(".pyx")}
+            modules = {p[: -len(".pyx")] for p in files if p.endswith(".pyx")}
+            if parts[4] == windows.TAG:
+                modules -= {"alloc/_route"}  # install() is for Linux
+                suffix = f".cp{version}-{windows.TAG}.pyd"
+            else:
+                arch = next(a for a in MACHINES if parts[4].endswith(a))
+                suffix = f".cpython-{version}-{arch}-linux-gnu.so"
+            files |= {module + suffix for module in modules}
     else:
         members |= {"licenses/LICENSE.jemalloc", "sboms/jemalloc.cdx.json"}
         files = {p[len(JEMALLOC + "src/") :] for p in tracked(JEMALLOC + "src")}
@@ -117,6 +127,30 @@ def shared_object(name, content, arch):
             yield f"exports {sorted(out)[:8]}"
 
 
+def windows_module(name, content):
+    """Findings in one PE file."""
+    pe = pefile.PE(data=content)
+    base, tag, _ = os.path.basename(name).split(".")
+    if pe.FILE_HEADER.Machine != pefile.MACHINE_TYPE["IMAGE_FILE_MACHINE_AMD64"]:
+        yield f"is for machine {pe.FILE_HEADER.Machine:#x}"
+    sections = [s.Name.rstrip(b"\0").decode() for s in pe.sections]
+    debug = [s for s in sections if s.startswith((".debug", "/"))]
+    if debug or pe.FILE_HEADER.NumberOfSymbols or hasattr(pe, "DIRECTORY_ENTRY_DEBUG"):
+        yield f"is not stripped ({', '.join(debug) or 'symbols'})"
+    flags = pe.OPTIONAL_HEADER
+    if not (
+        flags.IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE and flags.IMAGE_DLLCHARACTERISTICS_NX_COMPAT
+    ):
+        yield "may not be moved in memory, or asks for an executable stack"
+    python = f"python{tag.split('-')[0][len('cp') :]}.dll"
+    for library in (entry.dll.decode() for entry in pe.DIRECTORY_ENTRY_IMPORT):
+        if library != python and not WINDOWS.fullmatch(library):
+            yield f"needs {library}"
+    out = [symbol.name.decode() for symbol in pe.DIRECTORY_ENTRY_EXPORT.symbols]
+    if out != ["PyInit_" + base]:
+        yield f"exports {sorted(out)[:8]}"
+
+
 def record(archive, members):
     """Findings in RECORD: a wrong or missing checksum."""
     (path,) = (m for m in members if m.endswith(".dist-info/RECORD"))
@@ -147,11 +181,14 @@ def wheel(path):
             if content[:4] == b"\x7fELF":
                 for finding in shared_object(member, content, arch):
                     yield f"{member} {finding}"
+            if content[:2] == b"MZ":
+                for finding in windows_module(member, content):
+                    yield f"{member} {finding}"
         metadata = archive.read(next(m for m in members if m.endswith("/METADATA"))).decode()
         if not re.search(r"(?m)^License-Expression: ", metadata):
             yield "METADATA has no licence expression"
     size = os.path.getsize(path)
-    budget = BUDGET["wheel of pyalloc" if name.startswith("pyalloc") else "wheel of jemalloc-sys"]
+    budget = BUDGET["Windows" if windows.TAG in name else name.split("_")[0].split("-")[0]]
     if size > budget:
         yield f"has {size} bytes, over the budget of {budget}"
     if arch:

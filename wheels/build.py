@@ -5,7 +5,7 @@
 sdists of both distributions first, then every wheel from those sdists, so that
 an sdist that lacks a file fails here and not at a user's.  Wheels for CPython are
 compiled by `cross_cc.py` against glibc 2.17 (manylinux2014), for either
-architecture from this one.  Two runs on one commit, wherever it lies, give the
+architecture from this one, and for Windows (`windows.py`).  Two runs on one commit, wherever it lies, give the
 same bytes: SOURCE_DATE_EPOCH is the commit's time unless the environment says otherwise.
 """
 
@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tarfile
 import time
+
+import windows
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORK = os.path.join(ROOT, "build", "dist")
@@ -163,10 +165,10 @@ def wheel(python, tree, raw, log, **environ):
     run(command, log, **environ)
 
 
-def compiler(arch):
-    """CC and its kin for an architecture, and the tag of what they make."""
+def compiler(target):
+    """CC and its kin for a target."""
     script = os.path.join(ROOT, "wheels", "cross_cc.py")
-    cc = f"{sys.executable} {script} {arch}-linux-gnu.{GLIBC}"
+    cc = f"{sys.executable} {script} {target}"
     return {
         "CC": cc,
         "LDSHARED": cc + " -shared",
@@ -174,10 +176,15 @@ def compiler(arch):
         # Stripped by the linker; a strip for a foreign architecture need not exist.
         "LDFLAGS": "-s",
         "STRIP": "true",
-        "_PYTHON_HOST_PLATFORM": "linux-" + arch,
         "ZIG_GLOBAL_CACHE_DIR": os.path.join(WORK, "zig"),
         "ZIG_LOCAL_CACHE_DIR": os.path.join(WORK, "zig"),
     }
+
+
+def linux(arch):
+    """The compiler for an architecture, and the tag of what it makes."""
+    found = compiler(f"{arch}-linux-gnu.{GLIBC}")
+    return {**found, "_PYTHON_HOST_PLATFORM": "linux-" + arch}
 
 
 def tagged(raw, out, arch, stamp):
@@ -244,12 +251,15 @@ def compare(out, stamp):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", nargs="*", default=None, metavar="VERSION")
-    parser.add_argument("--arch", nargs="*", default=ARCHES, choices=ARCHES)
+    known = (*ARCHES, windows.TAG)
+    parser.add_argument("--arch", nargs="*", default=known, choices=known)
     parser.add_argument("--out", default=os.path.join(ROOT, "dist"))
     parser.add_argument("--portable", action="store_true", help="sdists and the pure wheel only")
     parser.add_argument("--twice", action="store_true", help="again, and compare the bytes")
     parser.add_argument("--only", choices=("pyalloc", "jemalloc-sys"), help="one distribution")
     options = parser.parse_args()
+    wanted = () if options.portable else options.arch
+    arches = [arch for arch in wanted if arch in ARCHES]
 
     os.umask(0o022)  # modes go into archives
     os.makedirs(WORK, exist_ok=True)
@@ -272,23 +282,33 @@ def main():
         tree = sdist(first, ROOT, options.out, stamp)
         wheel(first, tree, options.out, "pure", ALLOC_CORE="none", SOURCE_DATE_EPOCH=stamp)
         say(os.path.basename(glob.glob(os.path.join(options.out, "*-any.whl"))[0]))
-        for arch in () if options.portable else options.arch:
+        for arch in arches:
             for version, interpreter in found.items():
                 suffix = f".cpython-{version.replace('.', '')}-{arch}-linux-gnu.so"
                 environ = {"SETUPTOOLS_EXT_SUFFIX": suffix, "ALLOC_CORE": "require"}
-                environ.update(compiler(arch), SOURCE_DATE_EPOCH=stamp)
+                environ.update(linux(arch), SOURCE_DATE_EPOCH=stamp)
                 python = builder(version, interpreter)
                 environ["CPPFLAGS"] = multiarch(python)
                 wheel(python, tree, raw, f"pyalloc-{version}-{arch}", **environ)
                 tagged(raw, options.out, arch, stamp)
+        for version in found if windows.TAG in wanted else ():
+            if version not in windows.KNOWN:
+                say(f"CPython {version} for Windows is not to be had: no wheel")
+                continue
+            environ = dict(compiler(windows.TARGET), ALLOC_CORE="require", SOURCE_DATE_EPOCH=stamp)
+            environ.update(windows.environ(version))
+            python = builder(version, found[version])
+            wheel(python, tree, options.out, f"pyalloc-{version}-windows", **environ)
+            (path,) = glob.glob(os.path.join(options.out, f"*-cp{version.replace('.', '')}-win*"))
+            say(os.path.basename(path))
     if options.only != "pyalloc":
         source = os.path.join(ROOT, "wheels", "jemalloc-sys")
         fetch = os.path.join(source, "fetch_source.py")
         run([sys.executable, fetch, "--dest", os.path.join(source, "source")])
         tree = sdist(first, source, options.out, stamp)
-        for arch in () if options.portable else options.arch:
+        for arch in arches:
             say(f"jemalloc for {arch} ...")
-            environ = dict(compiler(arch), NM="nm", SOURCE_DATE_EPOCH=stamp)
+            environ = dict(linux(arch), NM="nm", SOURCE_DATE_EPOCH=stamp)
             environ["JEMALLOC_SYS_HOST"] = arch + "-linux-gnu"
             environ["JEMALLOC_SYS_BUILD_DIR"] = os.path.join(WORK, "jemalloc-" + arch)
             wheel(first, tree, raw, "jemalloc-" + arch, **environ)
