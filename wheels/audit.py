@@ -19,10 +19,9 @@ import tarfile
 import zipfile
 
 import pefile
+import windows
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
-
-import windows
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 JEMALLOC = "wheels/jemalloc-sys/"

@@ -5,8 +5,9 @@
 sdists of both distributions first, then every wheel from those sdists, so that
 an sdist that lacks a file fails here and not at a user's.  Wheels for CPython are
 compiled by `cross_cc.py` against glibc 2.17 (manylinux2014), for either
-architecture from this one, and for Windows (`windows.py`).  Two runs on one commit, wherever it lies, give the
-same bytes: SOURCE_DATE_EPOCH is the commit's time unless the environment says otherwise.
+architecture from this one, and for Windows (`windows.py`).  Two runs on one commit,
+wherever it lies, give the same bytes: SOURCE_DATE_EPOCH is the commit's time unless the
+environment says otherwise.
 """
 
 import argparse
