@@ -177,6 +177,10 @@ test-wheels-debian11 test-wheels-aarch64: tools-test ## the fast suite on dist/ 
 	$(call say,the wheels in a tree: $(@:test-wheels-%=%))
 	@$(BIN)/python wheels/tests/in_tree.py $(@:test-wheels-%=%) $(ARGS)
 
+test-wheels-wine: tools-test ## the fast suite on the Windows wheels in dist/, in wine (wine64)
+	$(call say,the Windows wheels in wine)
+	@$(BIN)/python wheels/tests/in_wine.py $(ARGS)
+
 wheels-cibuildwheel: tools-cibuildwheel ## the real cibuildwheel on the sdists in dist/, with podman (root)
 	$(call say,cibuildwheel)
 	@$(BIN)/python wheels/cibuildwheel_here.py $(ARGS)
@@ -226,7 +230,7 @@ $(STAMPS)/pure: $(STAMPS)/venv $(ALLOC_SOURCES)
 	@touch $@
 
 .PHONY: tools-test tools-check tools-bench tools-bench-rss tools-wheels tools-cibuildwheel wheels test-wheels test-artefacts \
-	test-wheels-debian11 test-wheels-aarch64 wheels-cibuildwheel require-jemalloc
+	test-wheels-debian11 test-wheels-aarch64 test-wheels-wine wheels-cibuildwheel require-jemalloc
 tools-test tools-check tools-bench tools-bench-rss tools-wheels tools-cibuildwheel: tools-%: $(STAMPS)/tools-%
 $(STAMPS)/tools-%: $(STAMPS)/venv pyproject.toml
 	$(call say,tools: $*)

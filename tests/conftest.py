@@ -30,6 +30,7 @@ COMPONENTS = {
     "processes": "a platform that starts processes",
     "threads": "a platform that starts threads",
     "loop": "asyncio.run (in a browser JavaScript runs the event loop)",
+    "posix": "fork, signals, protected pages, terminals (Windows: none)",
     "proc": "a /proc",
     "limits": "a limit on address space that holds (an emulator ignores it)",
     "kernel": "a /proc of this program only, and process_vm_readv (an emulator: neither)",

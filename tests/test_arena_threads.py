@@ -77,9 +77,6 @@ def test_threads():
     assert (now.blocks, now.allocated) == (0, 0)
 
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
-
-
 def child(body):
     """Run a function in a forked child; returns its exit status, 124 if it hangs."""
     pid = os.fork()
@@ -103,7 +100,7 @@ def child(body):
     return 124
 
 
-@needs_fork
+@pytest.mark.needs_posix
 def test_fork_while_threads_allocate():
     """No lock is inherited locked, and the child's heap is whole."""
     arena = Arena()
@@ -135,7 +132,7 @@ def test_fork_while_threads_allocate():
     arena.check()
 
 
-@needs_fork
+@pytest.mark.needs_posix
 def test_a_child_has_its_own_copy():
     arena = Arena()
     block = arena.allocate(100_000)
@@ -163,7 +160,7 @@ def test_a_finalizer_may_allocate_and_free_inside_the_lock():
         for block in held:
             block.free()
         arena.free(raw)
-        assert not inside[1].resize(40_000, move=False)
+        assert not inside[1].resize(1 << 20, move=False)
         del inside[0]
         gc.collect()
         heap.busy = False
@@ -205,7 +202,7 @@ def test_finalizers_during_real_work():
     assert arena.statistics().blocks == 0
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the platform has no setitimer")
+@pytest.mark.needs_posix
 def test_a_signal_handler_may_allocate():
     arena = Arena()
     calls = []

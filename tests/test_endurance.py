@@ -95,6 +95,7 @@ def test_a_block_is_freed_in_another_thread(allocator):
         block.free()
 
 
+@pytest.mark.needs_posix
 def test_fork_while_threads_allocate(allocator):
     stop = threading.Event()
 

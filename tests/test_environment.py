@@ -1,5 +1,6 @@
 """The overrides and the import, in processes of their own."""
 
+import os
 import sys
 
 import pytest
@@ -88,12 +89,13 @@ heavy = {"ctypes", "numpy", "typing", "dataclasses", "enum", "inspect", "collect
 print(sorted(new & heavy))
 """,
         before=["-S"],
-        env={"PYTHONPATH": ":".join(p for p in sys.path if p)},
+        env={"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
     )
 
     assert out == "[]"
 
 
+@pytest.mark.needs_proc
 def test_import_changes_nothing_in_the_process(python):
     out = python(
         """
@@ -145,7 +147,7 @@ try:
 except ImportError:
     import _xxsubinterpreters as api
 i = api.create()
-text = '''
+text = r'''
 import sys
 sys.path[:] = {!r}
 import alloc

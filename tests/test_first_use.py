@@ -155,6 +155,7 @@ print(alloc.decision().rule, "not today" in str(alloc.decision()))
     ]
 
 
+@pytest.mark.needs_posix
 def test_a_child_that_comes_first_decides_for_itself(python):
     code = """
 import os
@@ -224,6 +225,7 @@ print(alloc.installed().python)
 
 
 @pytest.mark.needs_cpython
+@pytest.mark.needs_posix
 @pytest.mark.needs_threads
 @pytest.mark.needs_processes
 def test_a_fork_while_another_thread_imports_what_the_arena_needs(python):

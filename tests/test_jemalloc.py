@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import struct
 import subprocess
 import sys
@@ -249,7 +250,7 @@ def test_cut_off(python, tmp_path, part):
     assert "is cut off" in damaged(python, path)
 
 
-@pytest.mark.parametrize("machine", [183 if os.uname().machine == "x86_64" else 62, 3])
+@pytest.mark.parametrize("machine", [183 if platform.machine() == "x86_64" else 62, 3])
 def test_wrong_architecture(python, tmp_path, machine):
     with open(library(), "rb") as file:
         data = bytearray(file.read())

@@ -249,6 +249,7 @@ print("fine")
 
 
 @pytest.mark.needs_core
+@pytest.mark.needs_posix
 def test_a_sampled_guard(python):
     assert python(SAMPLED) == "fine"
 

@@ -26,8 +26,12 @@ def test_conformance(name, backend):
     testing.run_conformance_test(lambda: make(backend), capabilities=capabilities, settings=FEW)
 
 
+def posix(name):
+    return pytest.param(name, marks=pytest.mark.needs_posix)
+
+
 @pytest.mark.needs_core
-@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("name", [posix(name) if "sampled" in name else name for name in NATIVE])
 @pytest.mark.parametrize(
     "upstream", ["System", pytest.param("Jemalloc", marks=pytest.mark.needs_jemalloc)]
 )

@@ -194,6 +194,7 @@ print(bump.allocate(64).address - new[0].address)
     assert python(PROGRAM + code) == "64"
 
 
+@pytest.mark.needs_posix
 def test_a_child_goes_on(python):
     """Late blocks at a fork: each process gives its own back."""
     code = """
@@ -247,6 +248,7 @@ print(ends)
 """
 
 
+@pytest.mark.needs_posix
 @pytest.mark.needs_threads
 @pytest.mark.parametrize(
     "wrap",

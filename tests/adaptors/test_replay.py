@@ -79,6 +79,7 @@ def test_a_table(log):
     assert lines[-1].startswith("Aligned(Arena(), 64) ")
 
 
+@pytest.mark.needs_proc
 def test_json_and_refusals(log):
     stack = "Limiting(Arena(), 1 << 14)"
     status, out, error = run(log, "--on", BACKEND, "--on", stack, "--json", "--rounds", 1)

@@ -11,7 +11,7 @@ import pytest
 import alloc
 from alloc import adaptors
 
-pytestmark = pytest.mark.needs_core
+pytestmark = [pytest.mark.needs_core, pytest.mark.needs_posix]
 
 
 @pytest.mark.parametrize("name", crimes.CRIMES)

@@ -1,7 +1,6 @@
 """What commands print: the same words with rich and without."""
 
 import os
-import pty
 import re
 import select
 import subprocess
@@ -22,7 +21,7 @@ HIDE = "import sys; sys.modules['rich'] = None\n"
 
 def in_a_terminal(code, **env):
     """What a program shows in a terminal, escape sequences included."""
-    leader, follower = pty.openpty()
+    leader, follower = os.openpty()
     full = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **env}
     full.pop("NO_COLOR", None)
     process = subprocess.Popen(
@@ -48,6 +47,7 @@ def words(text):
 
 
 @pytest.mark.needs_rich
+@pytest.mark.needs_posix
 def test_rich_shows_the_same_words_in_a_terminal():
     plain = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     rich = in_a_terminal(CODE)
@@ -56,6 +56,7 @@ def test_rich_shows_the_same_words_in_a_terminal():
     assert "bracket] stays" in rich
 
 
+@pytest.mark.needs_posix
 def test_plain_text_where_nobody_looks_or_rich_is_not_there():
     plain = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     assert in_a_terminal(HIDE + CODE) == plain.stdout
@@ -70,6 +71,7 @@ def test_plain_text_where_nobody_looks_or_rich_is_not_there():
     ]
 
 
+@pytest.mark.needs_posix
 def test_progress_comes_after_two_seconds_and_goes():
     code = (
         "import time\nfrom alloc.cli import _show\n"

@@ -1,13 +1,11 @@
 """The keeper asks glibc to give back what C libraries have freed."""
 
-import os
-
 import pytest
 
 pytestmark = [
     pytest.mark.needs_core,
     pytest.mark.needs_jemalloc,
-    pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="glibc only"),
+    pytest.mark.needs_glibc,
 ]
 
 CODE = """

@@ -1,5 +1,6 @@
 """Every adaptor, over any upstream, and what it promises less of."""
 
+import contextlib
 import os
 import tempfile
 
@@ -15,7 +16,8 @@ def logged(upstream, format):
     handle, path = tempfile.mkstemp(prefix="alloc-log-")
     os.close(handle)
     log = adaptors.Logging(upstream, path, format=format)
-    os.unlink(path)
+    with contextlib.suppress(PermissionError):  # Windows: not while it is open
+        os.unlink(path)
     return log
 
 

@@ -70,6 +70,7 @@ def test_throttled_by_time(monkeypatch):
     assert alloc.trim(every=60) is not None
 
 
+@pytest.mark.needs_proc
 def test_throttled_by_size():
     resident = alloc.ledger().process.rss
     assert alloc.trim(above=resident + 1000 * MIB) is None
