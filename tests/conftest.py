@@ -54,6 +54,7 @@ COMPONENTS = {
     "pybind11": "pybind11 (pip install pybind11) and a C++ compiler",
     "browser": "chromium (Debian: apt-get install chromium)",
     "resvg": "resvg_py (pip install resvg_py) and pillow",
+    "numpy": "NumPy (pip install numpy)",
     "rich": "rich (pip install rich)",
     "rust": "rustc (Debian: apt-get install rustc)",
     "gevent": "gevent and greenlet (pip install gevent)",

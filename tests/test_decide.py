@@ -77,6 +77,14 @@ def test_rules(facts, environ, expected):
     assert all(part in str(d) for part in (*expected, d.reason, *d.evidence))
 
 
+def test_nobody_is_told_to_install_what_does_not_exist():
+    """There is no jemalloc-sys for Windows."""
+    install = "pip install pyalloc[jemalloc]"
+    lacking = replace(STANDALONE, jemalloc=None)
+    assert install in decide(lacking, {}).overrides
+    assert install not in decide(replace(lacking, platform="win32"), {}).overrides
+
+
 EMBEDDINGS = [
     # What was seen, and the verdict.  In doubt: guest.
     ({"stack": "main"}, "standalone"),

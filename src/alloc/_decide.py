@@ -140,7 +140,8 @@ def decide(facts: Facts, environ: Mapping[str, str]) -> Decision:
     elif verdict == "standalone":
         rule, origin, name = "standalone-without-jemalloc", "default", "system"
         reason = "the process is Python's own, but jemalloc cannot serve"
-        overrides = ["pip install pyalloc[jemalloc]", by_environment, by_code]
+        cure = [] if facts.platform == "win32" else ["pip install pyalloc[jemalloc]"]
+        overrides = [*cure, by_environment, by_code]
     else:
         rule, origin, name = "guest", "default", "system"
         reason = "Python is a guest in somebody else's process"

@@ -274,6 +274,8 @@ def ledger(arenas: bool = False, classes: bool = False) -> Ledger:
     if pymalloc is not None and pymalloc.arenas is None:
         if FREE_THREADED:
             text = "CPython's mimalloc serves objects (free-threaded): its pages are unexplained"
+        elif sys.platform == "win32":
+            text = "pymalloc's accounts are not read on Windows"
         elif implementation == "cython":
             text = "pymalloc does not serve, or hooks hide it (PYTHONMALLOC, tracers, mode full)"
         else:

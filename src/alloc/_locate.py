@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from .errors import BackendUnavailableError
 
 
@@ -11,6 +13,8 @@ def jemalloc_library() -> str:
     Raises ``BackendUnavailableError`` with the reason, whatever is wrong with it:
     the package is foreign code here, and ``import alloc`` must succeed.
     """
+    if sys.platform == "win32":
+        raise BackendUnavailableError("there is no jemalloc-sys for Windows")
     try:
         import jemalloc_sys
     except ImportError as error:

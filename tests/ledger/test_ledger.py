@@ -183,6 +183,7 @@ def test_arenas_count_where_they_live():
 
 
 @pytest.mark.needs_core
+@pytest.mark.needs_numpy
 def test_numpy_is_told_where_it_can_be(python):
     code = """
 import tracemalloc, numpy, alloc

@@ -23,8 +23,10 @@ PREFIX = ROOT / "build" / "wine"
 UNIX = PREFIX / "dosdevices" / "z:"
 RUN = PREFIX / "drive_c" / "run"
 LACKS = ("jemalloc", "posix", "proc", "glibc", "mallinfo2", "limits", "kernel")
-# wine 8 lacks what NumPy 2 takes from the C runtime.
-TOOLS = ("pytest>=8.2", "hypothesis", "rich", "colorama", "numpy<2")
+TOOLS = ("pytest>=8.2", "hypothesis", "rich", "colorama")
+# wine 8 lacks what NumPy 2 takes from the C runtime, and NumPy 1 ends with Python 3.12.
+NUMPY = "numpy<2"
+WITHOUT_NUMPY = ("3.13",)
 SHOW = """
 import platform, sys
 import alloc
@@ -87,6 +89,7 @@ def fill(version):
     python = INTERPRETERS.get(version) or sys.exit(f"error: no CPython {version} here")
     command = [python, "-m", "pip", "-q", "install", "--target", place / "Lib" / "site-packages"]
     command += ["--upgrade", "--platform", TAG, "--only-binary=:all:", *TOOLS]
+    command += [] if version in WITHOUT_NUMPY else [NUMPY]
     subprocess.run(command, check=True)
     ours = shutil.ignore_patterns("__pycache__", ".hypothesis", "*.so", "build")
     shutil.copytree(ROOT / "tests", RUN / "tests", ignore=ours)
@@ -108,8 +111,9 @@ def main():
     fast = (ROOT / "wheels" / "fast.txt").read_text(encoding="utf-8").split()
     if any(not word.startswith("-") for word in pytest):
         fast.remove("tests")
-    words = [*fast, *(f"--without={name}" for name in LACKS), *pytest]
     for version in versions:
+        lacks = LACKS + (("numpy",) if version in WITHOUT_NUMPY else ())
+        words = [*fast, *(f"--without={name}" for name in lacks), *pytest]
         if not options.as_is:
             fill(version)
         status = inside("-c", options.run or SHOW)
