@@ -88,7 +88,7 @@ def extensions():
     if sys.implementation.name != "cpython" or sys.maxsize <= 2**32:
         reason = "the core is for 64-bit CPython"
     elif not POSIX and choice != "require":
-        reason = "on Windows the core is built on request only (ALLOC_CORE=require)"
+        reason = "on Windows the core comes in wheels, or by ALLOC_CORE=require and a GCC"
     else:
         found = core()
         reason = trouble(found, trial=choice != "require")
