@@ -299,7 +299,7 @@ def _hook() -> None:
         os.register_at_fork(after_in_child=_new_lock)
         os.register_at_fork(
             before=_route.fork_begins,
-            after_in_parent=_route.fork_ended,
+            after_in_parent=_route.fork_returns,
             after_in_child=_route.fork_ended,
         )
 
@@ -387,6 +387,11 @@ def _install(mode: str | None, numpy: bool, preset: str) -> Installed:
             return _record_refusal(mixed)
         if "arenas" in domains and name and not name.startswith("pymalloc"):
             _state.notes += (f"no arenas to route: the object allocator is {name}",)
+        unchecked = [domain for domain in domains if domain != "arenas"]
+        if unchecked and (_state.below or "").endswith("_debug"):
+            _state.notes += (
+                f"CPython's debug hooks do not see new blocks of {', '.join(unchecked)}",
+            )
         if _state.since is None:
             _state.before = _requests()
             _state.since = time.time()

@@ -110,7 +110,7 @@ cdef extern from "_c/keeper.h":
     void keeper_open "alloc_keeper_open"()
     void keeper_close "alloc_keeper_close"() nogil
     void keeper_pause "alloc_keeper_pause"() nogil
-    void keeper_resume "alloc_keeper_resume"()
+    void keeper_resume "alloc_keeper_resume"(int parent)
     int keeper_background "alloc_keeper_background"(int on)
     void keeper_glibc "alloc_keeper_glibc"(int on)
     cdef struct glibc_state:
@@ -357,8 +357,13 @@ def fork_begins():
 
 
 def fork_ended():
-    """They may come back when no fork is under way any more."""
-    keeper_resume()
+    """In a child: they may come back."""
+    keeper_resume(0)
+
+
+def fork_returns():
+    """In the parent: they may come back when no fork is under way any more."""
+    keeper_resume(1)
 
 
 def background(bint on):

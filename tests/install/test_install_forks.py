@@ -135,3 +135,62 @@ def test_install_warns_of_nothing_of_its_own(run):
     if sys.version_info >= (3, 10):
         options += ["-X", "warn_default_encoding"]
     assert run(code, before=options) == "('raw', 'arenas')"
+
+
+ALONE = """
+import alloc, os, threading, time
+from alloc import _route
+def threads():
+    with open('/proc/self/stat', encoding='ascii') as file:
+        return int(file.read().rsplit(')', 1)[1].split()[17])
+def until(what):
+    for _ in range(400):
+        if what(): return True
+        objects = [object() for _ in range(400_000)]    # chunks come and go
+        del objects
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("how", ["os.fork()", "os.forkpty()[0]"])
+def test_cpython_warns_of_none_of_our_threads(run, how):
+    code = (
+        ALONE
+        + f"""
+alloc.install(numpy=False)
+kept = [object() for _ in range(200_000)]
+started = until(lambda: threads() > 1)
+for _ in range(5):
+    pid = {how}
+    if not pid: os._exit(7)
+    assert os.waitpid(pid, 0)[1] == 7 << 8
+print(started, until(lambda: threads() > 1 and _route.keeping()), _route.control('background_thread'))
+"""
+    )
+    assert run(code, before=["-W", "error"]) == "True True True"
+
+
+def test_threads_come_back_where_the_main_thread_runs_no_python(run):
+    code = (
+        ALONE
+        + """
+import ctypes
+alloc.install(numpy=False)
+kept = [object() for _ in range(200_000)]
+def fork():
+    pid = os.fork()
+    if not pid: os._exit(0)
+    os.waitpid(pid, 0)
+    done.append(until(lambda: _route.keeping() and _route.control('background_thread')))
+    os.write(end, b'.')
+done = []
+start, end = os.pipe()
+thread = threading.Thread(target=fork)
+thread.start()
+room = ctypes.create_string_buffer(1)
+ctypes.CDLL(None).read(start, room, 1)       # in C until the other thread is through
+thread.join()
+print(done)
+"""
+    )
+    assert run(code, before=["-W", "ignore:This process:DeprecationWarning"]) == "[True]"

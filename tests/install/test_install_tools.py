@@ -70,6 +70,8 @@ import alloc
 early = [bytearray(n) for n in range(0, 6000, 11)]
 done = alloc.install({mode!r}, numpy=False)
 assert done.python == {mode!r} and not done.refused, done
+unseen = {malloc.endswith("debug") and mode != "arenas"}
+assert any('debug hooks' in note for note in done.notes) == unseen, done
 work(rounds=2); alloc.trim(); alloc.uninstall(); work(); alloc.install({mode!r}, numpy=False)
 early.clear()
 print(work())

@@ -47,6 +47,7 @@ static struct {
     int background; /* jemalloc's threads are wanted as well */
     int from_initial;
     int refused; /* the system refused a thread; no further try */
+    int64_t owed; /* ns: since when threads are to come back after a fork; 0: none are */
     unsigned long looks, holds;
 } alloc_keeper = {.lock = PTHREAD_MUTEX_INITIALIZER, .others = PTHREAD_MUTEX_INITIALIZER};
 
@@ -258,8 +259,18 @@ static void alloc_keeper_start(void) {
     pthread_attr_destroy(&attributes);
 }
 
+#define ALLOC_OWED_NS 1000000000 /* whoever comes by may start the threads then */
+
+static int alloc_keeper_repay(void *unused);
+
 /* A chunk came or went, or a block was spared. */
 static void alloc_keeper_wake(void) {
+    int64_t owed = ALLOC_READ(owed);
+    if (ALLOC_UNLIKELY(owed)) {
+        if (alloc_now_ns() - owed > ALLOC_OWED_NS)
+            alloc_keeper_repay(NULL);
+        return;
+    }
     if (!ALLOC_READ(enabled) || ALLOC_READ(refused) || !alloc_keeper_welcome())
         return;
     pthread_mutex_lock(&alloc_keeper.lock);
@@ -319,15 +330,41 @@ static void alloc_keeper_pause(void) {
     }
 }
 
-/* It has ended, in the parent.  Without a GIL another fork may begin meanwhile: its pause
- * comes after what is switched on here. */
-static void alloc_keeper_resume(void) {
-    if (ALLOC_READ(paused) && __atomic_sub_fetch(&alloc_keeper.paused, 1, __ATOMIC_ACQ_REL))
-        return;
+static void alloc_keeper_threads_back(void) {
     if (ALLOC_READ(background))
         alloc_keeper_background(1);
     if (alloc_keeper_needed())
         alloc_keeper_wake();
+}
+
+/* A pending call of the interpreter. */
+static int alloc_keeper_repay(void *unused) {
+    (void)unused;
+    if (__atomic_exchange_n(&alloc_keeper.owed, 0, __ATOMIC_ACQ_REL))
+        alloc_keeper_threads_back();
+    return 0;
+}
+
+/* It has ended, in the parent if `parent`.  Without a GIL another fork may begin meanwhile:
+ * its pause comes after what is switched on here.
+ *
+ * CPython 3.13 counts the threads of the parent, to warn of a fork among them, only after
+ * this; 3.12 before, and 3.14 again.  There they come back when the interpreter has
+ * returned from the fork, or, where its main thread runs no Python, when memory moves a
+ * second later. */
+static void alloc_keeper_resume(int parent) {
+    if (ALLOC_READ(paused) && __atomic_sub_fetch(&alloc_keeper.paused, 1, __ATOMIC_ACQ_REL))
+        return;
+#if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x030E0000
+    if (parent && (ALLOC_READ(background) || alloc_keeper_needed())) {
+        ALLOC_WRITE(owed, alloc_now_ns());
+        Py_AddPendingCall(alloc_keeper_repay, NULL);
+        return;
+    }
+#endif
+    (void)parent;
+    ALLOC_WRITE(owed, 0);
+    alloc_keeper_threads_back();
 }
 
 /* No threads any more: the interpreter ends.  pre: not the GIL. */
