@@ -399,6 +399,13 @@ def orphan():
     return bool(keeper.orphan)
 
 
+cdef refuse(int error, str key):
+    if error == 2:
+        raise KeyError(key)
+    if error:
+        raise OSError(error, f"jemalloc refuses {key}")
+
+
 def control(str key, value=None):
     """Read and, with a value, write a flag (a bool) of jemalloc's ``mallctl``.
 
@@ -416,10 +423,7 @@ def control(str key, value=None):
         new = bool(value)
         with nogil:
             error = je.mallctl(text, NULL, NULL, &new, 1)
-    if error == 2:
-        raise KeyError(key)
-    if error:
-        raise OSError(error, f"jemalloc refuses {key}")
+    refuse(error, key)
     return bool(old)
 
 
@@ -431,25 +435,7 @@ def control_number(str key, value):
     if je.mallctl is NULL:
         raise KeyError(key)
     error = je.mallctl(name, NULL, NULL, &new, sizeof(new))
-    if error == 2:
-        raise KeyError(key)
-    if error:
-        raise OSError(error, f"jemalloc refuses {key}={value}")
-
-
-def command(str key):
-    """Do what a key without value stands for, e.g. ``arena.4096.purge``.  Without the GIL."""
-    cdef bytes name = key.encode()
-    cdef const char *text = name
-    cdef int error
-    if je.mallctl is NULL:
-        raise KeyError(key)
-    with nogil:
-        error = je.mallctl(text, NULL, NULL, NULL, 0)
-    if error == 2:
-        raise KeyError(key)
-    if error:
-        raise OSError(error, f"jemalloc refuses {key}")
+    refuse(error, f"{key}={value}")
 
 
 def number(str key):
