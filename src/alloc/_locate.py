@@ -13,11 +13,11 @@ def jemalloc_library() -> str:
     Raises ``BackendUnavailableError`` with the reason, whatever is wrong with it:
     the package is foreign code here, and ``import alloc`` must succeed.
     """
-    if sys.platform == "win32":
-        raise BackendUnavailableError("there is no jemalloc-sys for Windows")
     try:
         import jemalloc_sys
     except ImportError as error:
+        if sys.platform == "win32":
+            raise BackendUnavailableError("there is no jemalloc-sys for Windows") from None
         raise BackendUnavailableError(f"jemalloc-sys is not installed ({error})") from None
     except Exception as error:
         raise BackendUnavailableError(f"jemalloc-sys cannot be imported: {error!r}") from error
