@@ -16,9 +16,8 @@ def jemalloc_library() -> str:
     try:
         import jemalloc_sys
     except ImportError as error:
-        if sys.platform == "win32":
-            raise BackendUnavailableError("there is no jemalloc-sys for Windows") from None
-        raise BackendUnavailableError(f"jemalloc-sys is not installed ({error})") from None
+        what = "does not exist for Windows" if sys.platform == "win32" else "is not installed"
+        raise BackendUnavailableError(f"jemalloc-sys {what} ({error})") from None
     except Exception as error:
         raise BackendUnavailableError(f"jemalloc-sys cannot be imported: {error!r}") from error
     try:
