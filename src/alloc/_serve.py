@@ -180,6 +180,8 @@ def ask(pid: int) -> dict[str, Any]:
     """
     import json
 
+    if not hasattr(socket, "SO_PEERCRED"):
+        raise OSError("asking needs SO_PEERCRED, which Linux has")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(5)
         connection.connect(path_of(pid))
