@@ -139,7 +139,9 @@ def _trim(collect: bool) -> Trimmed:
 
         arenas = sum([heap.trim() for heap in heaps()])
     pools, chunks = _trim_chunks()
-    jemalloc, slabs, glibc = _purge(), _trim_slabs(), _trim_glibc()
+    jemalloc = _purge()
+    slabs = None if jemalloc is None else _trim_slabs()
+    glibc = _trim_glibc()
     return Trimmed(
         max(0, before - resident()), pools, chunks, jemalloc, slabs, glibc, arenas,
         collected, time.monotonic() - began,
@@ -184,11 +186,9 @@ def _free_pages(control: Control) -> int:
     return (number(f"{of}.pdirty") + number(f"{of}.pmuzzy")) * number("arenas.page")
 
 
-def _trim_slabs() -> int | None:
+def _trim_slabs() -> int:
     from alloc import _control
 
-    if not _control.address_range()[1]:
-        return None
     before = resident()
     _control.thin_slabs()
     return max(0, before - resident())
