@@ -251,8 +251,6 @@ else:
         """Make what `Root.withdraw` can tell without a search up to date."""
         gc.collect()
 
-    _alive: dict[int, Any] = {}
-
     def _collect_young() -> None:
         """Fill the nursery (4 MiB), which makes PyPy look through it, and only it."""
         [bytearray(60_000) for _ in range(80)]
@@ -279,10 +277,10 @@ else:
                 return view
             ffi = _cffi()
             address = self._chunk.locate() + self._chunk.origin + self._start
-            buffer = ffi.buffer(ffi.cast("char *", address), self._size)
-            # The buffer is a bare address: keep the mapping as long as the buffer.
-            key = id(buffer)
-            _alive[key] = ref(buffer, lambda _: _alive.pop(key)), self._chunk.memory
+            memory = self._chunk.memory
+            # The buffer is a bare address: its pointer's destructor keeps the mapping.
+            pointer = ffi.gc(ffi.cast("char *", address), lambda _, memory=memory: None)
+            buffer = ffi.buffer(pointer, self._size)
             view = memoryview(buffer)
             self._views.append((ref(view), ref(buffer)))
             return view

@@ -9,7 +9,6 @@ What PyPy cannot notice: a slice that outlives the released view it was made fro
 from __future__ import annotations
 
 import sys
-from itertools import count
 from weakref import ref
 
 TYPE_CHECKING = False
@@ -33,21 +32,18 @@ if not PYPY:
         return memoryview(array).cast("B"), ref(array)
 
 else:
-    _kept: dict[int, Any] = {}
-    # Not the buffer's id(): another may have it before the callback runs.
-    _keys = count()
 
     def export(keep: object, address: int, size: int) -> tuple[memoryview, Callable[[], Any]]:
         """A writable view that keeps ``keep`` alive, and what returns ``None`` once it is gone."""
         from alloc._arena_memory import _cffi
 
         ffi = _cffi()
-        buffer = ffi.buffer(ffi.cast("char *", address), size)
-        key = next(_keys)
-        held = ref(buffer, lambda _: _kept.pop(key))
-        _kept[key] = held, keep
+        # The buffer keeps its pointer, the pointer its destructor, and that the block.  A
+        # weak reference's callback would not do: PyPy loses some among threads.
+        pointer = ffi.gc(ffi.cast("char *", address), lambda _, keep=keep: None)
+        buffer = ffi.buffer(pointer, size)
         view = memoryview(buffer)
-        seen = ref(view)
+        seen, held = ref(view), ref(buffer)
 
         def alive() -> Any:
             found = seen()
