@@ -22,10 +22,10 @@ FREE_THREADED = "free-threading" in sys.version  # Windows has no abiflags befor
 # One thread at a time in what changes a block: id of the block, to whoever is in there.
 # No lock of its own: two operations of a dict are cheaper for blocks that few share.
 # What checks a block and changes it without a call in between need not ask while nobody
-# is in there, where a GIL makes that one step: CPython from 3.10 on.  Elsewhere there is
-# always somebody.
+# is in there, where a GIL makes that one step: CPython from 3.11 on (3.10 may hand the GIL
+# over at any jump that is taken).  Elsewhere there is always somebody.
 claims: dict[int, list[int]] = {}
-if FREE_THREADED or sys.implementation.name != "cpython" or sys.version_info < (3, 10):
+if FREE_THREADED or sys.implementation.name != "cpython" or sys.version_info < (3, 11):
     claims[0] = [0]
 
 
