@@ -58,6 +58,10 @@ def peer(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
+# Before the class: PyPy allows no annotation of what was named global above it.
+_server: StatsServer | None = None
+
+
 class StatsServer:
     """What `serve_stats` gives; `close` ends it.  A context manager."""
 
@@ -132,7 +136,6 @@ class StatsServer:
         self.close()
 
 
-_server: StatsServer | None = None
 _lock = threading.Lock()
 
 
