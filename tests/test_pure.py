@@ -147,3 +147,31 @@ print(used - bump.used, bump.malloc(512) == other)
 def test_a_block_that_ends_where_the_next_chunk_begins_stays_in_its_own(python):
     out = python(NEXT_DOOR, env={"ALLOC_IMPLEMENTATION": "python"})
     assert out == "True False 0 True"
+
+
+HIDDEN = """
+import os, sys
+import importlib.util
+place = importlib.util.find_spec('alloc').submodule_search_locations[0]
+compiled = [name for name in os.listdir(place) if name.endswith(('.so', '.pyd'))]
+names = {'alloc.' + name.split('.')[0] for name in compiled}
+class Absent:                                                   # as in the pure wheel
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name in names:
+            raise ModuleNotFoundError('hidden: ' + name, name=name)
+sys.meta_path.insert(0, Absent)
+import alloc
+assert alloc.implementation == 'python'
+with alloc.allocate(100) as block:
+    block.view[0] = 1
+assert alloc.trim() and alloc.ledger().explain() and alloc.verify()
+assert alloc.trim(collect=True).slabs is None
+assert not alloc.install() and alloc.installed().refused, alloc.installed()
+assert alloc.decision().allocator == 'arena', alloc.decision()
+print('fine')
+"""
+
+
+def test_nothing_compiled_is_needed(python):
+    assert python(HIDDEN) == "fine"

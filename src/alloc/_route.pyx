@@ -113,13 +113,13 @@ cdef extern from "_c/keeper.h":
     void keeper_resume "alloc_keeper_resume"(int parent)
     int keeper_background "alloc_keeper_background"(int on)
     void keeper_glibc "alloc_keeper_glibc"(int on)
-    cdef struct glibc_state:
-        unsigned long trims
-    glibc_state glibc "alloc_glibc"
     size_t keeper_thin_all "alloc_keeper_thin_all"(size_t index)
 
 
-cdef extern from "_c/slabs.h" nogil:
+cdef extern from "_c/idle.h" nogil:
+    cdef struct glibc_state:
+        unsigned long trims
+    glibc_state glibc "alloc_glibc"
     cdef struct slabs_state:
         unsigned long walks
         size_t given
