@@ -71,7 +71,7 @@ cdef extern from "_c/route.h":
         malloc_function seen[3]
         malloc_function seen_arenas
         unsigned wrapped
-        int huge_pages, odd, plain
+        int huge_pages, plain
         void *raw_below
         unsigned long fallbacks
     route_state c_route "alloc_route"
@@ -81,7 +81,8 @@ cdef extern from "_c/route.h":
     bint route_on_top "alloc_route_on_top"(int domain)
     bint arenas_on_top "alloc_route_arenas_on_top"()
     bint route_traced "alloc_route_traced"()
-    int COUNTED "ALLOC_COUNTED"
+    void route_turn "alloc_route_turn"(int domain, malloc_function libc)
+    void route_count "alloc_route_count"(bint on)
     malloc_function libc_malloc "alloc_route_libc"()
     const char *current_name "alloc_route_current_name"(int *known)
     void *PyMem_RawMalloc(size_t) nogil
@@ -251,13 +252,9 @@ def route(domains):
     cdef malloc_function libc = libc_malloc()
     cdef int i
     for i, name in enumerate(DOMAINS):
-        c_route.seen[i] = libc if name in domains and c_route.wrapped & (1u << i) else NULL
+        route_turn(i, libc if name in domains and c_route.wrapped & (1u << i) else NULL)
     c_route.seen_arenas = libc if "arenas" in domains and c_route.wrapped & 8 else NULL
-    # Not atomic: EXHAUSTED may get lost or come back; it is found out anew.
-    if c_route.plain and c_route.wrapped & 6 and c_route.seen[2] is NULL:
-        c_route.odd |= COUNTED
-    else:
-        c_route.odd &= ~COUNTED
+    route_count(c_route.plain and c_route.wrapped & 6 and c_route.seen[2] is NULL)
 
 
 def routed():

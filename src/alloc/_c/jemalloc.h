@@ -25,6 +25,20 @@ typedef struct {
     unsigned moved; /* classes of which something came or went since the last look */
 } alloc_je_slabs;
 
+/* Functions for CPython's domains, jemalloc inlined; jemalloc-sys: je_sys_domain. */
+enum { ALLOC_JE_DOMAINS = 3 };
+typedef struct {
+    void *(*malloc)(void *, size_t);
+    void *(*realloc)(void *, void *, size_t);
+    void (*free)(void *, void *);
+} alloc_je_domain_functions;
+
+typedef struct {
+    void *volatile malloc_seen;
+    volatile size_t owned;
+    alloc_je_domain_functions rest;
+} alloc_je_domain;
+
 /* The start and the length never change after loading: read without a lock.
  * A length of 0 means that nothing is jemalloc's; it is written last. */
 static struct {
@@ -45,6 +59,7 @@ static struct {
     int bounded;                           /* it is to be asked */
     size_t (*slabs_look)(alloc_je_slabs *, size_t, int); /* NULL: likewise */
     size_t (*slabs_purge)(alloc_je_slabs *, size_t);
+    alloc_je_domain *(*domains)(alloc_je_domain_functions *); /* NULL: likewise */
     int loaded;
     /* Set when jemalloc had no room and System had, cleared by the next free of
      * a block of jemalloc's.  Asking again and again would cost 20 times malloc.
@@ -397,6 +412,7 @@ static int alloc_je_load(const char *path, char *why, size_t room) {
     *(void **)&alloc_je.large_bound = dlsym(library, "je_sys_large_bound");
     *(void **)&alloc_je.slabs_purge = dlsym(library, "je_sys_slabs_purge");
     *(void **)&alloc_je.slabs_look = dlsym(library, "je_sys_slabs_look");
+    *(void **)&alloc_je.domains = dlsym(library, "je_sys_domains");
     if (abi() >= 2)
         alloc_je_take_slots(library);
     alloc_je.base = (uintptr_t)base;

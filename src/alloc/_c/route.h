@@ -56,6 +56,10 @@ static struct {
     int plain; /* that is what lies below */
     alloc_malloc_function_with_ctx raw_below; /* RAW's malloc before us, if no tool hooked it */
     volatile unsigned long fallbacks; /* blocks that jemalloc had no room for; about */
+    /* What CPython is given: our functions below, or jemalloc-sys' own, which take small
+     * blocks themselves and send the rest to ours.  `inlined`: its switches, or NULL. */
+    alloc_je_domain_functions entries[ALLOC_DOMAINS];
+    alloc_je_domain *inlined;
 } alloc_route;
 
 #define ALLOC_EXHAUSTED 1
@@ -252,17 +256,50 @@ static const PyMemAllocatorDomain alloc_domains[ALLOC_DOMAINS] = {
     PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ};
 
 static int alloc_route_on_top(int domain) {
-    static void *(*const ours[ALLOC_DOMAINS])(void *, size_t) = {
-        alloc_raw_malloc, alloc_mem_malloc, alloc_obj_malloc};
     PyMemAllocatorEx current;
     PyMem_GetAllocator(alloc_domains[domain], &current);
-    return current.malloc == ours[domain];
+    return current.malloc == alloc_route.entries[domain].malloc;
 }
 
 static int alloc_route_arenas_on_top(void) {
     PyObjectArenaAllocator current;
     PyObject_GetArenaAllocator(&current);
     return current.alloc == alloc_arena_alloc;
+}
+
+/* Fill in the entries, once.  Another copy of this module has jemalloc-sys' functions, if
+ * it came first.  pre: jemalloc is loaded; the GIL. */
+static void alloc_route_enter(void) {
+    static const alloc_je_domain_functions ours[ALLOC_DOMAINS] = {
+        {alloc_raw_malloc, alloc_raw_realloc, alloc_raw_free},
+        {alloc_mem_malloc, alloc_mem_realloc, alloc_mem_free},
+        {alloc_obj_malloc, alloc_obj_realloc, alloc_obj_free}};
+    int i;
+    if (alloc_route.entries[0].malloc != NULL)
+        return;
+    memcpy(alloc_route.entries, ours, sizeof ours);
+    if (alloc_je.domains == NULL)
+        return;
+    alloc_route.inlined = alloc_je.domains(alloc_route.entries);
+    for (i = 0; alloc_route.inlined != NULL && i < ALLOC_DOMAINS; i++)
+        alloc_route.inlined[i].rest = ours[i];
+}
+
+/* New blocks of a domain from jemalloc (where `libc` is the C library's malloc) or from
+ * where they came from before (NULL). */
+static void alloc_route_turn(int domain, alloc_malloc_function libc) {
+    alloc_route.seen[domain] = libc;
+    if (alloc_route.inlined != NULL)
+        alloc_route.inlined[domain].malloc_seen = *(void **)&libc;
+}
+
+/* Whether pymalloc counts what it takes from RAW: those frees are looked at first. */
+static void alloc_route_count(int on) {
+    int i;
+    /* Not atomic: EXHAUSTED may get lost or come back; it is found out anew. */
+    alloc_route.odd = on ? alloc_route.odd | ALLOC_COUNTED : alloc_route.odd & ~ALLOC_COUNTED;
+    for (i = 0; alloc_route.inlined != NULL && i < ALLOC_DOMAINS; i++)
+        alloc_route.inlined[i].owned = on && i != ALLOC_RAW ? 0 : alloc_je.length;
 }
 
 /* Set the wrapper of a domain, unless it is there.  Needs the GIL.  It may be gone:
@@ -273,20 +310,14 @@ static void alloc_route_wrap(int domain) {
     PyMem_GetAllocator(alloc_domains[domain], &now);
     if (alloc_route.wrapped & 1u << domain && now.malloc != alloc_route.old[domain].malloc)
         return;
+    alloc_route_enter();
     alloc_route.old[domain] = now;
-    switch (domain) {
-    case ALLOC_RAW:
-        now.malloc = alloc_raw_malloc, now.calloc = alloc_raw_calloc;
-        now.realloc = alloc_raw_realloc, now.free = alloc_raw_free;
-        break;
-    case ALLOC_MEM:
-        now.malloc = alloc_mem_malloc, now.calloc = alloc_mem_calloc;
-        now.realloc = alloc_mem_realloc, now.free = alloc_mem_free;
-        break;
-    default:
-        now.malloc = alloc_obj_malloc, now.calloc = alloc_obj_calloc;
-        now.realloc = alloc_obj_realloc, now.free = alloc_obj_free;
-    }
+    now.malloc = alloc_route.entries[domain].malloc;
+    now.realloc = alloc_route.entries[domain].realloc;
+    now.free = alloc_route.entries[domain].free;
+    now.calloc = domain == ALLOC_RAW   ? alloc_raw_calloc
+                 : domain == ALLOC_MEM ? alloc_mem_calloc
+                                       : alloc_obj_calloc;
     __atomic_thread_fence(__ATOMIC_SEQ_CST); /* old is there before anybody asks for it */
     PyMem_SetAllocator(alloc_domains[domain], &now);
     alloc_route.wrapped |= 1u << domain;
@@ -321,7 +352,7 @@ static int alloc_route_traced(void) {
 static void alloc_route_know_raw(void) {
     PyMemAllocatorEx now;
     PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &now);
-    if (now.malloc != alloc_raw_malloc)
+    if (now.malloc != alloc_route.entries[ALLOC_RAW].malloc)
         alloc_route.raw_below = now.malloc;
 }
 
@@ -329,7 +360,8 @@ static void alloc_route_know_raw(void) {
 static int alloc_route_raw_hooked(void) {
     PyMemAllocatorEx now;
     PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &now);
-    return now.malloc != alloc_raw_malloc && now.malloc != alloc_route.raw_below;
+    return now.malloc != alloc_route.entries[ALLOC_RAW].malloc &&
+           now.malloc != alloc_route.raw_below;
 }
 
 /* The name that CPython has for the allocators in force, or NULL: hooks of

@@ -158,7 +158,7 @@ def _compile(name, options, source, build_dir):
 
 
 def _internal(options, source, private, folder, log):
-    """Compile what uses jemalloc's own headers: slots.c, and large.c and slabs.c where it can."""
+    """Compile what uses jemalloc's own headers: slots.c, and the others where it can."""
     command = options.cc + ["-std=gnu11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall"]
     command += options.cflags + ["-I" + f for f, _ in _overlays("private", options, source)]
     if has_inline_paths(source):
@@ -167,7 +167,7 @@ def _internal(options, source, private, folder, log):
         command += [f"-ffile-prefix-map={source.tree}=."]
         command += ["-I" + os.path.join(root, "include") for root in (private, source.tree)]
     command += ["-I" + OVERLAY, "-c"]
-    objects = ["slots.o", *(["large.o", "slabs.o"] if has_inline_paths(source) else [])]
+    objects = ["slots.o", *(["large.o", "slabs.o", "domains.o"] if has_inline_paths(source) else [])]
     for name in objects:
         file = os.path.join(NATIVE, name[:-1] + "c")
         _logged(command + [file, "-o", name], folder, log)
@@ -178,6 +178,7 @@ def _link(options, source, private, build_dir, raised):
     """The folder with the private and the boot library."""
     natives = [os.path.join(NATIVE, n) for n in ("range.c", "boot.c", "private.map", "boot.map")]
     natives += [os.path.join(NATIVE, n) for n in ("slots.c", "large.c", "slabs.c", "zero.c")]
+    natives.append(os.path.join(NATIVE, "domains.c"))
     natives.append(os.path.join(OVERLAY, "jemalloc_sys.h"))
     key = _key(
         [os.path.basename(private), options.tls_cache], natives + [os.path.abspath(__file__)]

@@ -1,11 +1,14 @@
-/* The unit tests' malloc, free, mallocx and sdallocx, through our slots, and now and then
- * all free pages inside slabs given back.
+/* The unit tests' malloc, realloc, free, mallocx and sdallocx, through our slots and in
+ * turns through our functions for CPython's domains, and now and then all free pages
+ * inside slabs given back.
  *
- * Linked with --wrap into the tests of the private library, beside range.c, slots.c,
- * large.c and slabs.c compiled for their copy of jemalloc.  Calls that the slots have no shape for (no
- * size, an arena, a cache) go where they would have gone.
+ * Linked with --wrap into the tests of the private library, beside our own files compiled
+ * for their copy of jemalloc.  Calls that ours have no shape for (no size, an arena, a
+ * cache) go where they would have gone.
  */
 #include "jemalloc_sys.h"
+
+#include <stdlib.h>
 
 #define LG_ALIGN(flags) ((flags) & 63)
 #define LARGE ((size_t)2 << 20) /* alloc's figures, src/alloc/_c/jemalloc.h */
@@ -14,12 +17,15 @@
 
 void *__real_jet_malloc(size_t);
 void *__real_jet_mallocx(size_t, int);
+void *__real_jet_realloc(void *, size_t);
 void __real_jet_free(void *);
 void __real_jet_sdallocx(void *, size_t, int);
 int __real_main(int, char **);
 
 static je_sys_slots_table slots;
 static volatile int exhausted;
+static je_sys_domain_functions domain[JE_SYS_DOMAINS];
+static unsigned turn;
 
 /* range.c tries a block when it is loaded; this copy of jemalloc is to start when a test
  * first asks. */
@@ -47,19 +53,42 @@ unrouted(void *ctx, void *ptr, size_t size, size_t align) {
 	__real_jet_free(ptr);
 }
 
+static void *
+rest_malloc(void *ctx, size_t size) {
+	return slots.alloc(ctx, size, 1);
+}
+
+static void *
+rest_realloc(void *ctx, void *ptr, size_t size) {
+	(void)ctx;
+	return __real_jet_realloc(ptr, size);
+}
+
+static void
+rest_free(void *ctx, void *ptr) {
+	slots.dealloc(ctx, ptr, 0, 0);
+}
+
 int
 __wrap_main(int argc, char **argv) {
 	je_sys_slots_other other = {nothing, unrouted, &exhausted};
-	if (!je_sys_slots(&other, &slots)) {
+	je_sys_domain *domains = je_sys_domains(domain);
+	void *(*ours)(size_t) = malloc;
+	void *base;
+	size_t size;
+	if (!je_sys_slots(&other, &slots) || domains == NULL) {
 		return 9;
 	}
+	je_sys_range(&base, &size);
+	domains[0].rest = (je_sys_domain_functions){rest_malloc, rest_realloc, rest_free};
+	domains[0].owned = size;
+	domains[0].malloc_seen = *(void **)&ours;
 	return __real_main(argc, argv);
 }
 
 /* What comes before each of our blocks. */
 static void
 bound(size_t size) {
-	static unsigned turn;
 	static char walking;
 	if (size >= LARGE) {
 		je_sys_large_bound(KEPT, size);
@@ -78,7 +107,14 @@ bound(size_t size) {
 void *
 __wrap_jet_malloc(size_t size) {
 	bound(size);
-	return size ? slots.alloc(NULL, size, 1) : __real_jet_malloc(0);
+	return !size      ? __real_jet_malloc(0)
+	    : turn & 1 ? slots.alloc(NULL, size, 1)
+	               : domain[0].malloc(NULL, size);
+}
+
+void *
+__wrap_jet_realloc(void *ptr, size_t size) {
+	return size ? domain[0].realloc(NULL, ptr, size) : __real_jet_realloc(ptr, 0);
 }
 
 void *
@@ -91,7 +127,11 @@ __wrap_jet_mallocx(size_t size, int flags) {
 
 void
 __wrap_jet_free(void *ptr) {
-	slots.dealloc(NULL, ptr, 0, 0);
+	if (turn & 1) {
+		slots.dealloc(NULL, ptr, 0, 0);
+	} else {
+		domain[0].free(NULL, ptr);
+	}
 }
 
 void

@@ -40,7 +40,8 @@ NAMES = {
     "malloc": "ours_malloc",
     "free": "ours_free",
 }
-ROUTED = "-Wl,--wrap=main,--wrap=jet_malloc,--wrap=jet_mallocx,--wrap=jet_free,--wrap=jet_sdallocx"
+ROUTED = "-Wl,--wrap=main,--wrap=jet_malloc,--wrap=jet_mallocx,--wrap=jet_realloc"
+ROUTED += ",--wrap=jet_free,--wrap=jet_sdallocx"
 # The private library's tests that compute with an option as upstream has it: it is set
 # so for them.
 SLABS = "slab_sizes:513-4096:1"

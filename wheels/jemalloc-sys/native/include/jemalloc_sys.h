@@ -70,6 +70,31 @@ typedef struct je_sys_slots_other {
  * names lives as long as the process.  Not from two threads at once.  Interface 2. */
 int je_sys_slots(const je_sys_slots_other *other, je_sys_slots_table *out);
 
+/* Functions in the shape of CPython's PyMemAllocatorEx, for its three domains (raw, mem,
+ * obj), so that small blocks need no wrapper around jemalloc.  What the fast paths do not
+ * take goes to the caller's own functions: the context is NULL there, and ignored here. */
+#define JE_SYS_DOMAINS 3
+typedef struct je_sys_domain_functions {
+	void *(*malloc)(void *ctx, size_t size);
+	void *(*realloc)(void *ctx, void *ptr, size_t size);
+	void (*free)(void *ctx, void *ptr);
+} je_sys_domain_functions;
+
+/* One domain, of the caller's to fill in before he uses its functions.  The first two
+ * may change at any time, each by one store. */
+typedef struct je_sys_domain {
+	/* The C library's malloc: new blocks are jemalloc's, while this library's own entry
+	 * for malloc is that one (a tracer may have written over it).  NULL: they are not. */
+	void *volatile malloc_seen;
+	/* Bytes from the range's start; blocks there are freed here, others elsewhere. */
+	volatile size_t owned;
+	je_sys_domain_functions rest;
+} je_sys_domain;
+
+/* JE_SYS_DOMAINS domains, and `out` is filled; or NULL: there is no range, or somebody has
+ * them already.  Not from two threads at once.  Not in builds of jemalloc 5.3.0. */
+je_sys_domain *je_sys_domains(je_sys_domain_functions *out);
+
 /* To be called before a large block is asked for: free pages of large blocks (option
  * `oversize_threshold`) are given back if they are more than `least` bytes, and more than
  * those in use and the `next` bytes together.  Returns bytes given back.  Any thread;

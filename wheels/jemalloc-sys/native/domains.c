@@ -1,0 +1,172 @@
+/* Functions in the shape of CPython's PyMemAllocatorEx: (context, size), unsized frees.
+ *
+ * A program that puts jemalloc under CPython's allocators pays for each small block the
+ * wrapper, a call, and jemalloc's own entry.  Here the fast paths are inlined behind the
+ * shape; all else (large blocks, empty or full caches, a thread's first call, blocks that
+ * are not jemalloc's) goes to the caller's own functions, which may do anything.
+ *
+ * Where a block's size class is looked up, the block is known to lie in the one range of
+ * the library, and to be live: so its leaf of the radix tree exists, and the tree's root
+ * is read directly instead of by the thread's cache of leaves.
+ *
+ * Compiled with jemalloc's own headers, where large.c is.
+ */
+#include "jemalloc/internal/jemalloc_preamble.h"
+#include "jemalloc/internal/jemalloc_internal_includes.h"
+
+#include "jemalloc_sys.h"
+
+#if defined(JE_SLOTS_TSD_CACHE)
+#define NEW_THREAD (je_boot_tsd == NULL)
+#else
+#define NEW_THREAD 0
+#endif
+
+#define HIDDEN __attribute__((visibility("hidden")))
+#define APART __attribute__((noinline)) /* keeps the fast paths free of saved registers */
+
+HIDDEN void je_slots_range(uintptr_t *base, size_t *size);
+
+static je_sys_domain domains[JE_SYS_DOMAINS];
+static uintptr_t range_base;
+
+/* Whether blocks of the domain come from here: the caller's switch, and nobody hooks
+ * malloc in this library.  A tracer that does (it writes into import tables) wants to see
+ * each block, so all go to the caller's functions then. */
+static inline bool
+routed(const je_sys_domain *domain) {
+	return likely(domain->malloc_seen == (void *)&malloc);
+}
+
+static inline bool
+owned(const je_sys_domain *domain, const void *ptr) {
+	return likely((uintptr_t)ptr - range_base < domain->owned);
+}
+
+/* The class of a live block of a slab; false if it is large.  pre: it is in the range. */
+static inline bool
+slab_class(tsd_t *tsd, void *ptr, szind_t *szind) {
+#if RTREE_HEIGHT == 2
+	uintptr_t key = (uintptr_t)ptr;
+	rtree_leaf_elm_t *leaf = atomic_load_p(
+	    &arena_emap_global.rtree.root[rtree_subkey(key, 0)].child, ATOMIC_RELAXED);
+	rtree_metadata_t found = rtree_leaf_elm_read(tsd_tsdn(tsd), &arena_emap_global.rtree,
+	    &leaf[rtree_subkey(key, 1)], /* dependent */ true).metadata;
+	*szind = found.szind;
+	return likely(found.slab);
+#else
+	emap_alloc_ctx_t found;
+	bool lost = emap_alloc_ctx_try_lookup_fast(tsd, &arena_emap_global, ptr, &found);
+	*szind = found.szind;
+	return likely(!lost && found.slab);
+#endif
+}
+
+/* jemalloc's free_fastpath(), for a block whose class is known: into the thread's cache,
+ * unless that is full, an event is due, or the thread is not in its ordinary state. */
+static inline bool
+cached(tsd_t *tsd, void *ptr, szind_t szind) {
+	uint64_t before, threshold, after;
+	te_free_fastpath_ctx(tsd, &before, &threshold);
+	after = before + sz_index2size(szind);
+	if (unlikely(after >= threshold)
+	    || unlikely(!cache_bin_dalloc_easy(&tsd_tcachep_get(tsd)->bins[szind], ptr))) {
+		return false;
+	}
+	*tsd_thread_deallocatedp_get(tsd) = after;
+	return true;
+}
+
+static inline void *
+domain_malloc(const je_sys_domain *domain, size_t size, void *(*rest)(size_t)) {
+	if (!routed(domain) || unlikely(NEW_THREAD)) {
+		return rest(size);
+	}
+	return imalloc_fastpath(size, rest);
+}
+
+static inline void
+domain_free(const je_sys_domain *domain, void *ptr) {
+	szind_t szind;
+	tsd_t *tsd;
+	if (owned(domain, ptr) && likely(!NEW_THREAD)) {
+		tsd = tsd_get(false);
+		if (slab_class(tsd, ptr, &szind) && likely(cached(tsd, ptr, szind))) {
+			return;
+		}
+	}
+	domain->rest.free(NULL, ptr);
+}
+
+/* A block of a slab to another small class; jemalloc's rallocx() would do no other. */
+static inline void *
+domain_move(const je_sys_domain *domain, void *ptr, size_t size, void *(*rest)(size_t)) {
+	tsd_t *tsd = tsd_get(false);
+	szind_t szind;
+	size_t kept;
+	void *moved = imalloc_fastpath(size, rest);
+	if (unlikely(moved == NULL)) {
+		return NULL;
+	}
+	slab_class(tsd, ptr, &szind);
+	kept = sz_index2size(szind);
+	memcpy(moved, ptr, kept < size ? kept : size);
+	if (unlikely(!cached(tsd, ptr, szind))) {
+		domain->rest.free(NULL, ptr);
+	}
+	return moved;
+}
+
+/* A block that stays in its class stays where it is. */
+static inline void *
+domain_realloc(const je_sys_domain *domain, void *ptr, size_t size, void *(*rest)(size_t),
+    void *(*move)(void *, size_t)) {
+	szind_t szind;
+	if (ptr == NULL) {
+		return domain_malloc(domain, size, rest);
+	}
+	if (routed(domain) && owned(domain, ptr) && likely(!NEW_THREAD)
+	    && likely(size <= SC_LOOKUP_MAXCLASS)
+	    && slab_class(tsd_get(false), ptr, &szind)) {
+		return sz_size2index_lookup(size) == szind ? ptr : move(ptr, size);
+	}
+	return domain->rest.realloc(NULL, ptr, size);
+}
+
+#define DOMAIN(n)                                                                             \
+	static APART void *rest_##n(size_t size) {                                            \
+		return domains[n].rest.malloc(NULL, size);                                         \
+	}                                                                                     \
+	static void *malloc_##n(void *ctx, size_t size) {                                     \
+		(void)ctx;                                                                    \
+		return domain_malloc(&domains[n], size, &rest_##n);                           \
+	}                                                                                     \
+	static APART void *move_##n(void *ptr, size_t size) {                                 \
+		return domain_move(&domains[n], ptr, size, &rest_##n);                        \
+	}                                                                                     \
+	static void *realloc_##n(void *ctx, void *ptr, size_t size) {                         \
+		(void)ctx;                                                                    \
+		return domain_realloc(&domains[n], ptr, size, &rest_##n, &move_##n);          \
+	}                                                                                     \
+	static void free_##n(void *ctx, void *ptr) {                                          \
+		(void)ctx;                                                                    \
+		domain_free(&domains[n], ptr);                                                \
+	}
+DOMAIN(0)
+DOMAIN(1)
+DOMAIN(2)
+
+__attribute__((visibility("default"))) je_sys_domain *
+je_sys_domains(je_sys_domain_functions *out) {
+	static bool taken;
+	static const je_sys_domain_functions ours[JE_SYS_DOMAINS] = {
+	    {malloc_0, realloc_0, free_0}, {malloc_1, realloc_1, free_1}, {malloc_2, realloc_2, free_2}};
+	size_t size;
+	je_slots_range(&range_base, &size);
+	if (size == 0 || taken) {
+		return NULL;
+	}
+	taken = true;
+	memcpy(out, ours, sizeof ours);
+	return domains;
+}
