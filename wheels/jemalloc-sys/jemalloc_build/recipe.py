@@ -28,6 +28,7 @@ TSD_HEADER = os.path.join(OVERLAY, "jemalloc", "internal", "tsd_tls.h")
 COLD = os.path.join(NATIVE, "cold.mk")
 TCACHE_HEADER = os.path.join(TCACHE, "jemalloc", "internal", "tcache_types.h")
 LIBS = ["-lm", "-lpthread", "-ldl"]
+INLINED = ["domains.o", "flush.o", "large.o", "slabs.o"]  # what needs fast paths in headers
 
 TARGETS = {
     "private": "lib/libjemalloc_pic.a",
@@ -167,7 +168,7 @@ def _internal(options, source, private, folder, log):
         command += [f"-ffile-prefix-map={source.tree}=."]
         command += ["-I" + os.path.join(root, "include") for root in (private, source.tree)]
     command += ["-I" + OVERLAY, "-c"]
-    objects = ["slots.o", *(["large.o", "slabs.o", "domains.o"] if has_inline_paths(source) else [])]
+    objects = ["slots.o", *(INLINED if has_inline_paths(source) else [])]
     for name in objects:
         file = os.path.join(NATIVE, name[:-1] + "c")
         _logged(command + [file, "-o", name], folder, log)
@@ -177,8 +178,8 @@ def _internal(options, source, private, folder, log):
 def _link(options, source, private, build_dir, raised):
     """The folder with the private and the boot library."""
     natives = [os.path.join(NATIVE, n) for n in ("range.c", "boot.c", "private.map", "boot.map")]
-    natives += [os.path.join(NATIVE, n) for n in ("slots.c", "large.c", "slabs.c", "zero.c")]
-    natives.append(os.path.join(NATIVE, "domains.c"))
+    natives += [os.path.join(NATIVE, n) for n in ("slots.c", "zero.c")]
+    natives += [os.path.join(NATIVE, name[:-1] + "c") for name in INLINED]
     natives.append(os.path.join(OVERLAY, "jemalloc_sys.h"))
     key = _key(
         [os.path.basename(private), options.tls_cache], natives + [os.path.abspath(__file__)]
@@ -202,6 +203,7 @@ def _link(options, source, private, build_dir, raised):
     flags = [
         "-Wl,--wrap=mmap,--wrap=munmap,--wrap=sbrk,--wrap=pthread_self",
         "-Wl,--wrap=je_ehooks_default_zero_impl",
+        "-Wl,--wrap=je_arena_ptr_array_flush",
         "-Wl,-Bsymbolic",
         "-Wl,-z,defs",
         "-Wl,--version-script=" + natives[2],

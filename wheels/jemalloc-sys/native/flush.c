@@ -1,0 +1,136 @@
+/* How a thread's cache gives small regions back to their slabs.
+ *
+ * jemalloc looks all of them up, sorts them by arena and bin, takes the bin's lock and
+ * frees them: some 60 instructions for each, as many as malloc and free together.  With one
+ * arena, as we run it, there is nothing to sort, and all is done in one pass; neighbours
+ * that lie in one slab, as they mostly do, share its look-up and its count.  A region of
+ * another arena or bin than the first's is put aside for jemalloc's own way.
+ *
+ * What holds for jemalloc's way holds here: a region in the cache is live for its slab, so
+ * the slab cannot go; e_bits and the bitmap change under the bin's lock only, arena and
+ * shard of a slab never; slabs that became empty are given up after the lock.
+ *
+ * Linked with --wrap; where a linker cannot, leave this file out.  Compiled with jemalloc's
+ * own headers, where slots.c is.
+ */
+#include "jemalloc/internal/jemalloc_preamble.h"
+#include "jemalloc/internal/jemalloc_internal_includes.h"
+
+/* Of regions that are given back under one lock. */
+#define BATCH 128
+
+#define WHOSE (EDATA_BITS_ARENA_MASK | EDATA_BITS_BINSHARD_MASK)
+
+void __real_je_arena_ptr_array_flush(
+    tsd_t *, szind_t, cache_bin_ptr_array_t *, unsigned, bool, arena_t *, cache_bin_stats_t);
+
+static inline edata_t *
+slab_of(tsd_t *tsd, const void *ptr) {
+#if RTREE_HEIGHT == 2
+	/* As in domains.c: the block is live, so its leaf is there. */
+	uintptr_t key = (uintptr_t)ptr;
+	rtree_leaf_elm_t *leaf = atomic_load_p(
+	    &arena_emap_global.rtree.root[rtree_subkey(key, 0)].child, ATOMIC_RELAXED);
+	return rtree_leaf_elm_read(tsd_tsdn(tsd), &arena_emap_global.rtree,
+	    &leaf[rtree_subkey(key, 1)], /* dependent */ true).edata;
+#else
+	return emap_edata_lookup(tsd_tsdn(tsd), &arena_emap_global, ptr);
+#endif
+}
+
+/* Free the first of the regions, and those after it that lie in the same slab; how many.
+ * pre: the bin's lock. */
+static inline unsigned
+free_run(edata_t *slab, const bin_info_t *info, div_info_t *division, void **ptrs,
+    unsigned count) {
+	uintptr_t start = (uintptr_t)edata_addr_get(slab);
+	slab_data_t *data = edata_slab_data_get(slab);
+	unsigned n = 0;
+	do {
+		size_t region = div_compute(division, (uintptr_t)ptrs[n] - start);
+		bitmap_unset(data->bitmap, &info->bitmap_info, region);
+		n++;
+	} while (n < count && (uintptr_t)ptrs[n] - start < info->slab_size);
+	slab->e_bits += (uint64_t)n << EDATA_BITS_NFREE_SHIFT;
+	return n;
+}
+
+/* Give back what is of `whose`; the others are left at the array's start.  Returns how
+ * many those are. */
+static unsigned
+give_back(tsd_t *tsd, szind_t binind, void **ptrs, unsigned count, arena_t *arena,
+    uint64_t whose, const uint64_t *requests) {
+	tsdn_t *tsdn = tsd_tsdn(tsd);
+	bin_t *bin = arena_get_bin(arena, binind,
+	    (unsigned)((whose & EDATA_BITS_BINSHARD_MASK) >> EDATA_BITS_BINSHARD_SHIFT));
+	const bin_info_t *info = &bin_infos[binind];
+	div_info_t division = arena_binind_div_info[binind];
+	bool is_auto = arena_is_auto(arena);
+	edata_t *empty[BATCH];
+	unsigned i, n, empties = 0, others = 0;
+
+	malloc_mutex_lock(tsdn, &bin->lock);
+	if (config_stats && requests != NULL) {
+		bin->stats.nflushes++;
+		bin->stats.nrequests += *requests;
+	}
+	for (i = 0; i < count; i += n) {
+		edata_t *slab = slab_of(tsd, ptrs[i]);
+		if (unlikely((slab->e_bits & WHOSE) != whose)) {
+			ptrs[others++] = ptrs[i];
+			n = 1;
+			continue;
+		}
+		n = free_run(slab, info, &division, ptrs + i, count - i);
+		/* As bin_dalloc_locked_step(), which would see each count between. */
+		if (edata_nfree_get(slab) == n && slab != bin->slabcur && info->nregs > 1) {
+			bin_dalloc_locked_handle_newly_nonempty(tsdn, is_auto, slab, bin);
+		}
+		if (edata_nfree_get(slab) == info->nregs) {
+			bin_dalloc_locked_handle_newly_empty(tsdn, is_auto, slab, bin);
+			empty[empties++] = slab;
+		}
+	}
+	if (config_stats) {
+		bin->stats.ndalloc += count - others;
+		bin->stats.curregs -= count - others;
+	}
+	malloc_mutex_unlock(tsdn, &bin->lock);
+
+	arena_decay_ticks(tsdn, arena, count - others);
+	for (i = 0; i < empties; i++) {
+		arena_slab_dalloc(tsdn, arena, empty[i]);
+	}
+	return others;
+}
+
+void
+__wrap_je_arena_ptr_array_flush(tsd_t *tsd, szind_t binind, cache_bin_ptr_array_t *arr,
+    unsigned count, bool small, arena_t *stats_arena, cache_bin_stats_t stats) {
+	const cache_bin_stats_t none = {0};
+	uint64_t *requests = config_stats ? &stats.nrequests : NULL;
+	unsigned at = 0;
+	while (small && !config_opt_safety_checks && at < count) {
+		unsigned next = count - at < BATCH ? count - at : BATCH, others;
+		uint64_t whose = slab_of(tsd, arr->ptr[at])->e_bits & WHOSE;
+		/* Statistics belong to this arena: its regions are ours, and its shards. */
+		if ((whose & EDATA_BITS_ARENA_MASK) >> EDATA_BITS_ARENA_SHIFT
+		    != arena_ind_get(stats_arena)) {
+			break;
+		}
+		others = give_back(tsd, binind, arr->ptr + at, next, stats_arena, whose,
+		    requests);
+		requests = NULL;
+		if (unlikely(others > 0)) {
+			cache_bin_ptr_array_t rest = {(cache_bin_sz_t)others, arr->ptr + at};
+			__real_je_arena_ptr_array_flush(tsd, binind, &rest, others, small,
+			    stats_arena, none);
+		}
+		at += next;
+	}
+	if (at < count || count == 0) {
+		cache_bin_ptr_array_t rest = {(cache_bin_sz_t)(count - at), arr->ptr + at};
+		__real_je_arena_ptr_array_flush(tsd, binind, &rest, count - at, small, stats_arena,
+		    requests != NULL || !config_stats ? stats : none);
+	}
+}
