@@ -43,17 +43,22 @@ owned(const je_sys_domain *domain, const void *ptr) {
 	return likely((uintptr_t)ptr - range_base < domain->owned);
 }
 
+/* Set by je_sys_domains(). */
+#if RTREE_HEIGHT > 1
+static rtree_node_elm_t *root;
+#endif
+
 /* The class of a live block of a slab; false if it is large.  pre: it is in the range. */
 static inline bool
-slab_class(tsd_t *tsd, void *ptr, szind_t *szind) {
-#if RTREE_HEIGHT == 2
-	uintptr_t key = (uintptr_t)ptr;
+slab_class(tsd_t *tsd, void *ptr, size_t *szind) {
+#if RTREE_HEIGHT == 2 && defined(RTREE_LEAF_COMPACT)
+	uintptr_t key = (uintptr_t)ptr; /* of at most LG_VADDR bits */
 	rtree_leaf_elm_t *leaf = atomic_load_p(
-	    &arena_emap_global.rtree.root[rtree_subkey(key, 0)].child, ATOMIC_RELAXED);
-	rtree_metadata_t found = rtree_leaf_elm_read(tsd_tsdn(tsd), &arena_emap_global.rtree,
-	    &leaf[rtree_subkey(key, 1)], /* dependent */ true).metadata;
-	*szind = found.szind;
-	return likely(found.slab);
+	    &root[key >> (LG_VADDR - rtree_levels[0].bits)].child, ATOMIC_RELAXED);
+	uintptr_t bits = rtree_leaf_elm_bits_read(tsd_tsdn(tsd), &arena_emap_global.rtree,
+	    &leaf[rtree_subkey(key, 1)], /* dependent */ true);
+	*szind = bits >> LG_VADDR;
+	return likely(bits & 1); /* slab */
 #else
 	emap_alloc_ctx_t found;
 	bool lost = emap_alloc_ctx_try_lookup_fast(tsd, &arena_emap_global, ptr, &found);
@@ -65,10 +70,10 @@ slab_class(tsd_t *tsd, void *ptr, szind_t *szind) {
 /* jemalloc's free_fastpath(), for a block whose class is known: into the thread's cache,
  * unless that is full, an event is due, or the thread is not in its ordinary state. */
 static inline bool
-cached(tsd_t *tsd, void *ptr, szind_t szind) {
+cached(tsd_t *tsd, void *ptr, size_t szind) {
 	uint64_t before, threshold, after;
 	te_free_fastpath_ctx(tsd, &before, &threshold);
-	after = before + sz_index2size(szind);
+	after = before + sz_index2size_tab[szind];
 	if (unlikely(after >= threshold)
 	    || unlikely(!cache_bin_dalloc_easy(&tsd_tcachep_get(tsd)->bins[szind], ptr))) {
 		return false;
@@ -87,7 +92,7 @@ domain_malloc(const je_sys_domain *domain, size_t size, void *(*rest)(size_t)) {
 
 static inline void
 domain_free(const je_sys_domain *domain, void *ptr) {
-	szind_t szind;
+	size_t szind;
 	tsd_t *tsd;
 	if (owned(domain, ptr) && likely(!NEW_THREAD)) {
 		tsd = tsd_get(false);
@@ -102,7 +107,7 @@ domain_free(const je_sys_domain *domain, void *ptr) {
 static inline void *
 domain_move(const je_sys_domain *domain, void *ptr, size_t size, void *(*rest)(size_t)) {
 	tsd_t *tsd = tsd_get(false);
-	szind_t szind;
+	size_t szind;
 	size_t kept;
 	void *moved = imalloc_fastpath(size, rest);
 	if (unlikely(moved == NULL)) {
@@ -117,16 +122,17 @@ domain_move(const je_sys_domain *domain, void *ptr, size_t size, void *(*rest)(s
 	return moved;
 }
 
-/* A block that stays in its class stays where it is. */
+/* A block that stays in its class stays where it is.  malloc and free see for themselves
+ * whether the thread is in its ordinary state; here it is asked. */
 static inline void *
 domain_realloc(const je_sys_domain *domain, void *ptr, size_t size, void *(*rest)(size_t),
     void *(*move)(void *, size_t)) {
-	szind_t szind;
+	size_t szind;
 	if (ptr == NULL) {
 		return domain_malloc(domain, size, rest);
 	}
 	if (routed(domain) && owned(domain, ptr) && likely(!NEW_THREAD)
-	    && likely(size <= SC_LOOKUP_MAXCLASS)
+	    && likely(size <= SC_LOOKUP_MAXCLASS) && likely(tsd_fast(tsd_get(false)))
 	    && slab_class(tsd_get(false), ptr, &szind)) {
 		return sz_size2index_lookup(size) == szind ? ptr : move(ptr, size);
 	}
@@ -167,6 +173,9 @@ je_sys_domains(je_sys_domain_functions *out) {
 		return NULL;
 	}
 	taken = true;
+#if RTREE_HEIGHT > 1
+	root = arena_emap_global.rtree.root;
+#endif
 	memcpy(out, ours, sizeof ours);
 	return domains;
 }

@@ -112,9 +112,10 @@ __wrap_jet_malloc(size_t size) {
 	               : domain[0].malloc(NULL, size);
 }
 
+/* Of no block, ours is a malloc, and jemalloc's hooks are told so. */
 void *
 __wrap_jet_realloc(void *ptr, size_t size) {
-	return size ? domain[0].realloc(NULL, ptr, size) : __real_jet_realloc(ptr, 0);
+	return ptr && size ? domain[0].realloc(NULL, ptr, size) : __real_jet_realloc(ptr, size);
 }
 
 void *

@@ -161,7 +161,5 @@ def test_threads_that_come_and_go_hand_blocks_on(fresh, prelude):
 
 
 def test_without_a_range_there_are_none(fresh, prelude):
-    out = fresh(
-        "print(bool(domains))", env={"JEMALLOC_SYS_RANGE": "0"}, prelude=prelude + DOMAINS
-    )
+    out = fresh("print(bool(domains))", env={"JEMALLOC_SYS_RANGE": "0"}, prelude=prelude + DOMAINS)
     assert out == "False"

@@ -1,0 +1,103 @@
+"""What a thread's cache gives back: every slab's count, in every arena, as jemalloc's own way."""
+
+import pytest
+
+COUNTS = """
+def epoch():
+    value = ctypes.c_uint64(1)
+    length = size_t(8)
+    mallctl(b"epoch", ctypes.byref(value), ctypes.byref(length), ctypes.byref(value), 8)
+def flush():
+    assert mallctl(b"thread.tcache.flush", None, None, None, 0) == 0
+def counts(size):
+    '''Regions in use, slabs and those neither full nor current, over all arenas.'''
+    epoch()
+    index = next(i for i in range(60) if read(f"arenas.bin.{i}.size", size_t) == size)
+    out = [read(f"stats.arenas.4096.bins.{index}.{n}", size_t)
+           for n in ("curregs", "curslabs", "nonfull_slabs")]
+    made = read(f"stats.arenas.4096.bins.{index}.nmalloc", ctypes.c_uint64)
+    gone = read(f"stats.arenas.4096.bins.{index}.ndalloc", ctypes.c_uint64)
+    assert made - gone == out[0]
+    return out
+"""
+
+
+@pytest.mark.parametrize("size", [8, 48, 64, 320, 3584, 14336])
+@pytest.mark.parametrize("order", ["ordered", "shuffled"])
+def test_all_slabs_go_when_all_regions_have(fresh, prelude, size, order):
+    out = fresh(
+        f"""
+        import random
+        flush()
+        before = counts({size})
+        held = [malloc({size}) for _ in range(3000)]
+        flush()
+        full = counts({size})
+        assert full[0] == before[0] + 3000
+        if {order!r} == "shuffled": random.Random(5).shuffle(held)
+        for p in held[1::2]: free(p)
+        flush()
+        half = counts({size})
+        assert half[0] == before[0] + 1500 and half[1] <= full[1], (half, full)
+        again = [malloc({size}) for _ in range(1500)]
+        assert not set(again) & set(held[::2]), "a block in use was granted"
+        flush()
+        assert counts({size})[0] == full[0] and counts({size})[1] <= full[1] + 1
+        for p in again + held[::2]: free(p)
+        flush()
+        after = counts({size})
+        print(after[0] == before[0], after[1] <= before[1] + 1, after[2] <= before[2] + 1)
+        """,
+        prelude=prelude + COUNTS,
+        env={"JE_MALLOC_CONF": "narenas:1"},
+    )
+    assert out == "True True True"
+
+
+def test_regions_of_other_arenas_go_home(fresh, prelude):
+    out = fresh(
+        """
+        before = counts(96)
+        mine = [malloc(96) for _ in range(200)]
+        others = []
+        def work():
+            held = [malloc(96) for _ in range(200)]
+            others.append(held)
+            flush()
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        mixed = [p for row in zip(mine, *others) for p in row]
+        for p in mixed: free(p)
+        flush()
+        print(counts(96)[0] - before[0])
+        """,
+        prelude=prelude + COUNTS,
+        env={"JE_MALLOC_CONF": "narenas:4,percpu_arena:disabled"},
+    )
+    assert out == "0"
+
+
+def test_threads_free_what_others_made_while_they_make_more(fresh, prelude):
+    out = fresh(
+        """
+        import queue
+        flush()
+        before = counts(160)
+        handed = queue.Queue()
+        def make():
+            for _ in range(200):
+                handed.put([malloc(160) for _ in range(50)])
+        def drop():
+            for _ in range(200):
+                for p in handed.get(): free(p)
+            flush()
+        threads = [threading.Thread(target=f) for f in (make, drop) * 3]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        flush()
+        print(counts(160)[0] - before[0])
+        """,
+        prelude=prelude + COUNTS,
+    )
+    assert out == "0"
