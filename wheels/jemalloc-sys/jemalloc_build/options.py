@@ -122,6 +122,11 @@ class Options:
         self.strip = self._tool("STRIP", ["strip"])
         self.nm = self._tool("NM", ["nm"])
 
+    def takes_order(self):
+        """Whether the linker is one that adds a script with INSERT to its own: GNU ld or LLD."""
+        said = _run(self.cc + self.ldflags + ["-Wl,--version"]).splitlines()
+        return bool(said) and re.match(r"GNU ld\b|zig ld\b|.*\bLLD\b", said[0]) is not None
+
     def _tool(self, variable, names):
         named = shlex.split(self._environ.get(variable, ""))
         if named:

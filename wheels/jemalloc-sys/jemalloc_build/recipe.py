@@ -6,7 +6,7 @@ that a second run with the same source, options and compiler reuses it:
 private  prefix je_, for dlopen: no initial-exec TLS of its own, our tsd_tls.h
          and tcache_types.h first on the include path, no sbrk (it would leave
          the range); linked with native/range.c, slots.c, large.c, slabs.c
-         and zero.c
+         and zero.c, what programs use in one place (native/warm.ld)
 static   prefix je_, plain: the pic archive for linking into other things
 preload  no prefix, ordinary: for LD_PRELOAD
 """
@@ -26,6 +26,7 @@ OVERLAY = os.path.join(NATIVE, "include")
 TCACHE = os.path.join(NATIVE, "tcache")
 TSD_HEADER = os.path.join(OVERLAY, "jemalloc", "internal", "tsd_tls.h")
 COLD = os.path.join(NATIVE, "cold.mk")
+WARM = os.path.join(NATIVE, "warm.ld")
 TCACHE_HEADER = os.path.join(TCACHE, "jemalloc", "internal", "tcache_types.h")
 LIBS = ["-lm", "-lpthread", "-ldl"]
 INLINED = ["domains.o", "flush.o", "large.o", "slabs.o"]  # what needs fast paths in headers
@@ -115,10 +116,11 @@ def _compile(name, options, source, build_dir):
     arguments = configure_arguments(name, options, source)
     overlays = _overlays(name, options, source)
     cold = [] if options.debug else [COLD]
+    sections = " -ffunction-sections" if name == "private" else ""
     variables = {
         "CC": " ".join(options.cc),
         # EXTRA_CFLAGS come last: configure adds -g3, and the archive would be 41 MB.
-        "EXTRA_CFLAGS": f"-g0 -ffile-prefix-map={source.tree}=.",
+        "EXTRA_CFLAGS": f"-g0 -ffile-prefix-map={source.tree}=.{sections}",
         "CFLAGS": " ".join(["-O3"] + options.cflags) if options.cflags else "",
         "CPPFLAGS": " ".join("-I" + folder for folder, _ in overlays),
         "LDFLAGS": " ".join(options.ldflags),
@@ -161,7 +163,8 @@ def _compile(name, options, source, build_dir):
 def _internal(options, source, private, folder, log):
     """Compile what uses jemalloc's own headers: slots.c, and the others where it can."""
     command = options.cc + ["-std=gnu11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall"]
-    command += options.cflags + ["-I" + f for f, _ in _overlays("private", options, source)]
+    command += ["-ffunction-sections"] + options.cflags
+    command += ["-I" + f for f, _ in _overlays("private", options, source)]
     if has_inline_paths(source):
         command += ["-DJE_SLOTS_TSD_CACHE=1"] if options.tls_cache else []
         command += ["-DJE_SLOTS_INLINE=1", "-D_GNU_SOURCE", "-D_REENTRANT", "-Wno-unused-function"]
@@ -180,9 +183,11 @@ def _link(options, source, private, build_dir, raised):
     natives = [os.path.join(NATIVE, n) for n in ("range.c", "boot.c", "private.map", "boot.map")]
     natives += [os.path.join(NATIVE, n) for n in ("slots.c", "zero.c")]
     natives += [os.path.join(NATIVE, name[:-1] + "c") for name in INLINED]
+    natives.append(WARM)
     natives.append(os.path.join(OVERLAY, "jemalloc_sys.h"))
     key = _key(
-        [os.path.basename(private), options.tls_cache], natives + [os.path.abspath(__file__)]
+        [os.path.basename(private), options.tls_cache, options.strip],
+        natives + [os.path.abspath(__file__)],
     )
     folder = os.path.join(build_dir, "link-" + key)
     if os.path.isfile(os.path.join(folder, "finished")):
@@ -197,6 +202,8 @@ def _link(options, source, private, build_dir, raised):
     boot = ["-DJE_BOOT_TSD=1"] if options.tls_cache else []
     boot += ["-Wl,--version-script=" + natives[3], "-Wl,-soname,libjemalloc_boot.so"]
     _logged(compiler + boot + [natives[1], "-o", "libjemalloc_boot.so"], folder, log)
+    compiler += ["-ffunction-sections", "-Wl,--gc-sections"]
+    compiler += ["-Wl,-T," + WARM] if options.takes_order() else []
     compiler += ["-DJE_TCACHE_LIMIT_RAISED=1"] if raised else []
     internal = _internal(options, source, private, folder, log)
     # -Bsymbolic: a host may export a je_malloc of its own.
