@@ -26,8 +26,8 @@ HEAD = """\
 SECTIONS {
 \t.text.warm : {
 """
-# Marked cold by jemalloc, and yet every start comes through them.
-MARKED = ("je_malloc_snprintf", "je_malloc_vsnprintf")
+# Marked cold, and yet every start comes through them.
+MARKED = ("je_malloc_snprintf", "je_malloc_vsnprintf", "tsd_get_first")
 # native/, constructors, and what compilers and the C library link in.
 TAIL = """\
 \t\t*slots.o(.text.*) *large.o(.text.*) *slabs.o(.text.*) *domains.o(.text.*) *flush.o(.text.*)
@@ -46,6 +46,7 @@ def work():
         large = [bytearray(n) for n in (100000, 600000, 3000000)]
         for each in large:
             each.extend(each)
+            del each[len(each) // 4 :]
 threads = [threading.Thread(target=work) for _ in range(4)]
 for thread in threads:
     thread.start()
@@ -56,6 +57,7 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 time.sleep(1.5)
+alloc.trim()
 """
 
 

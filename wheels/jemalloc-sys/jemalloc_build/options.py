@@ -122,10 +122,15 @@ class Options:
         self.strip = self._tool("STRIP", ["strip"])
         self.nm = self._tool("NM", ["nm"])
 
-    def takes_order(self):
-        """Whether the linker is one that adds a script with INSERT to its own: GNU ld or LLD."""
-        said = _run(self.cc + self.ldflags + ["-Wl,--version"]).splitlines()
-        return bool(said) and re.match(r"GNU ld\b|zig ld\b|.*\bLLD\b", said[0]) is not None
+    def warm_place(self):
+        """Where native/warm.ld's section goes: to the side of .text on which .plt lies.
+
+        None: a linker that does not add a script with INSERT to its own.
+        """
+        said = (_run(self.cc + self.ldflags + ["-Wl,--version"]).splitlines() or [""])[0]
+        if re.match(r"GNU ld\b", said):
+            return "BEFORE"
+        return "AFTER" if re.match(r"zig ld\b|.*\bLLD\b", said) else None
 
     def _tool(self, variable, names):
         named = shlex.split(self._environ.get(variable, ""))

@@ -178,6 +178,19 @@ def _internal(options, source, private, folder, log):
     return objects
 
 
+def _order(options, folder):
+    """Flags that put what programs use in one place, where the linker can."""
+    place = options.warm_place()
+    if place is None:
+        return []
+    script = os.path.join(folder, "warm.ld")
+    with open(WARM, encoding="utf-8") as file:
+        text = file.read()
+    with open(script, "w", encoding="utf-8") as file:
+        file.write(text.replace("INSERT BEFORE", "INSERT " + place))
+    return ["-Wl,-T," + script]
+
+
 def _link(options, source, private, build_dir, raised):
     """The folder with the private and the boot library."""
     natives = [os.path.join(NATIVE, n) for n in ("range.c", "boot.c", "private.map", "boot.map")]
@@ -203,7 +216,7 @@ def _link(options, source, private, build_dir, raised):
     boot += ["-Wl,--version-script=" + natives[3], "-Wl,-soname,libjemalloc_boot.so"]
     _logged(compiler + boot + [natives[1], "-o", "libjemalloc_boot.so"], folder, log)
     compiler += ["-ffunction-sections", "-Wl,--gc-sections"]
-    compiler += ["-Wl,-T," + WARM] if options.takes_order() else []
+    compiler += _order(options, folder)
     compiler += ["-DJE_TCACHE_LIMIT_RAISED=1"] if raised else []
     internal = _internal(options, source, private, folder, log)
     # -Bsymbolic: a host may export a je_malloc of its own.
