@@ -309,9 +309,13 @@ def _requests() -> tuple[int, int]:
     _route.epoch()
     number = _route.number
     blocks = size = 0
-    for kind, each in (("bins", "bin"), ("lextents", "lextent")):
+    for kind, each, all_of in (("bins", "bin", "small"), ("lextents", "lextent", "large")):
+        left = number(f"stats.arenas.4096.{all_of}.nrequests")
         for index in range(number(f"arenas.n{kind}")):
+            if not left:  # at start-up there are few, and some 460 questions could be asked
+                break
             count = number(f"stats.arenas.4096.{kind}.{index}.nrequests")
+            left -= count
             blocks += count
             size += count * number(f"arenas.{each}.{index}.size")
     return blocks, size
