@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from _thread import get_ident
 
+from ._environ import FREE_THREADED
 from .layout import Layout
 
 TYPE_CHECKING = False
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
     Some = TypeVar("Some", bound="BlockBase")
     Method = TypeVar("Method", bound=Callable[..., Any])
-
-FREE_THREADED = "free-threading" in sys.version  # Windows has no abiflags before 3.14
-"""A build without a GIL."""
 
 # One thread at a time in what changes a block: id of the block, to whoever is in there.
 # No lock of its own: two operations of a dict are cheaper for blocks that few share.

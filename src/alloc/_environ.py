@@ -37,6 +37,9 @@ glibc_is_tuned: bool = any(
 )
 """Whether the deployer has set one of glibc's two thresholds."""
 
+FREE_THREADED = "free-threading" in sys.version  # Windows has no abiflags before 3.14
+"""A build without a GIL."""
+
 _frozen = getattr(sys, "frozen", None)
 frozen: "Optional[str]" = str(_frozen) if _frozen else None
 """``sys.frozen`` as text; ``None`` where it is absent or false."""

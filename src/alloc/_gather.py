@@ -20,7 +20,7 @@ from alloc._ledger import (
 )
 from alloc._locate import jemalloc_library
 
-from ._block_base import FREE_THREADED
+from ._environ import FREE_THREADED
 from ._probe import process
 from ._select import implementation
 from .errors import BackendUnavailableError

@@ -16,8 +16,7 @@ from alloc._locate import jemalloc_library
 from alloc._record import Record
 
 from . import _default
-from ._block_base import FREE_THREADED
-from ._environ import environ, glibc_is_tuned, value
+from ._environ import FREE_THREADED, environ, glibc_is_tuned, value
 from ._probe import process
 from ._select import core_error, implementation
 from .errors import BackendUnavailableError

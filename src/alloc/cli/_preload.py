@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-from alloc._block_base import FREE_THREADED
+from alloc._environ import FREE_THREADED
 
 from .run import Refused
 
