@@ -328,10 +328,12 @@ static void alloc_je_take_slots(void *library) {
  * what the next of them, or the same one when it grows, could use.  A thread's cache
  * holds some 32 KiB of each size above 512 bytes; jemalloc's own 20 blocks at least, up
  * to 280 KiB of a size, add up in a service's threads.  Smaller sizes have jemalloc's
- * numbers: objects lie there in mode full. */
+ * numbers: objects lie there in mode full.  Their slabs have 8 pages where jemalloc's have
+ * one or a few: a slab costs 128 bytes and some hundred instructions, and objects come
+ * and go by the slab; pages of it that nothing uses go back alone (jemalloc-sys: slabs.c). */
 #define ALLOC_JE_OPTIONS \
     "narenas:1,tcache_max:32768,tcache_nslots_large:1,cache_oblivious:false," \
-    "oversize_threshold:2097152," \
+    "oversize_threshold:2097152,slab_sizes:8-512:8," \
     "tcache_ncached_max:513-1024:32|1025-2048:16|2049-4096:8|4097-14336:4"
 
 /* Write them into the small library that the private one needs, and that is loaded
