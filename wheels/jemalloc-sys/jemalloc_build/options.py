@@ -127,7 +127,10 @@ class Options:
 
         None: a linker that does not add a script with INSERT to its own.
         """
-        said = (_run(self.cc + self.ldflags + ["-Wl,--version"]).splitlines() or [""])[0]
+        try:
+            said = _run(self.cc + self.ldflags + ["-Wl,--version"])
+        except BuildError:
+            return None
         if re.match(r"GNU ld\b", said):
             return "BEFORE"
         return "AFTER" if re.match(r"zig ld\b|.*\bLLD\b", said) else None
