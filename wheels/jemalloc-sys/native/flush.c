@@ -1,7 +1,7 @@
 /* How a thread's cache gives small regions back to their slabs.
  *
  * jemalloc looks all of them up, sorts them by arena and bin, takes the bin's lock and
- * frees them: some 60 instructions for each, as many as malloc and free together.  With one
+ * frees them: for each, as many instructions as its malloc and free together.  With one
  * arena, as we run it, there is nothing to sort, and all is done in one pass; neighbours
  * that lie in one slab, as they mostly do, share its look-up and its count.  A region of
  * another arena or bin than the first's is put aside for jemalloc's own way.
