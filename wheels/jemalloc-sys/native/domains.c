@@ -19,7 +19,7 @@
 #if defined(JE_SLOTS_TSD_CACHE)
 #define NEW_THREAD (je_boot_tsd == NULL)
 #else
-#define NEW_THREAD 0
+#define NEW_THREAD (tsd_get_allocates() && tsd_get(false) == NULL)
 #endif
 
 #define HIDDEN __attribute__((visibility("hidden")))
