@@ -26,7 +26,6 @@ typedef struct {
 } alloc_je_slabs;
 
 /* Functions for CPython's domains, jemalloc inlined; jemalloc-sys: je_sys_domain. */
-enum { ALLOC_JE_DOMAINS = 3 };
 typedef struct {
     void *(*malloc)(void *, size_t);
     void *(*realloc)(void *, void *, size_t);

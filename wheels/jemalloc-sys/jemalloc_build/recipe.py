@@ -5,8 +5,8 @@ that a second run with the same source, options and compiler reuses it:
 
 private  prefix je_, for dlopen: no initial-exec TLS of its own, our tsd_tls.h
          and tcache_types.h first on the include path, no sbrk (it would leave
-         the range); linked with native/range.c, slots.c, large.c, slabs.c
-         and zero.c, what programs use in one place (native/warm.ld)
+         the range); linked with the C files of native/, what programs use
+         in one place (native/warm.ld)
 static   prefix je_, plain: the pic archive for linking into other things
 preload  no prefix, ordinary: for LD_PRELOAD
 """
