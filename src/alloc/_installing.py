@@ -244,6 +244,7 @@ def _apply_preset(name: str) -> None:
     _route.control_number("arenas.dirty_decay_ms", decay)
     _route.spare(decay > 0)
     _route.bound(name == "balanced")
+    _route.prefault(decay > 0)
     _background(bool(preset["background"]))
     wanted = decay <= 500 and value(environ, "ALLOC_MALLOC_TRIM") != "0"
     _route.thin_slabs(decay <= 500)
@@ -462,6 +463,7 @@ def uninstall() -> Installed:
             _state.numpy = False
             _route.numpy_route(False)
             _route.spare(False)
+            _route.prefault(False)
             _state.refused = _state.notes = ()
             _default.note_installation("uninstall(): nothing is routed")
         return installed()

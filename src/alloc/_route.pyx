@@ -81,6 +81,7 @@ cdef extern from "_c/route.h":
     bint route_on_top "alloc_route_on_top"(int domain)
     bint arenas_on_top "alloc_route_arenas_on_top"()
     bint route_traced "alloc_route_traced"()
+    void route_prefault "alloc_route_prefault"(bint on)
     void route_turn "alloc_route_turn"(int domain, malloc_function libc)
     void route_count "alloc_route_count"(bint on)
     malloc_function libc_malloc "alloc_route_libc"()
@@ -286,6 +287,11 @@ def spare(bint on):
 def bound(bint on):
     """Whether free large blocks are kept only as far as as many are in use."""
     je.bounded = on and je.large_bound is not NULL
+
+
+def prefault(bint on):
+    """Whether pages of a heap that grows are asked for by the extent and by the chunk."""
+    route_prefault(on)
 
 
 def empty_spares():

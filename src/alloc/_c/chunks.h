@@ -11,6 +11,7 @@
 #ifndef ALLOC_CHUNKS_H
 #define ALLOC_CHUNKS_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -55,6 +56,7 @@ static struct {
     size_t used, most;
     alloc_chunk_list dirty, clean;
     int64_t decay_ms;
+    size_t fill; /* chunks above this are filled while they are more than ever; 0: none */
     unsigned long given;   /* chunks granted so far */
     unsigned long refused; /* requests that found no room */
     pthread_mutex_t lock;
@@ -144,6 +146,19 @@ static int alloc_chunks_reserve(void) {
     return -1;
 }
 
+/* Ask the kernel for all pages at once: a third less than by faults.  Linux 5.14. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+static void alloc_chunk_fill(void *at) {
+#ifdef __linux__
+    int error = errno;
+    if (madvise(at, ALLOC_CHUNK, MADV_POPULATE_WRITE) != 0 && errno == EINVAL)
+        alloc_chunks.fill = 0;
+    errno = error;
+#endif
+}
+
 /* Give the pages of dirty chunks back that are dirty since `before` or longer.
  * pre: the lock.  Returns the chunks cleaned, at most `most` (0: all). */
 static size_t alloc_chunks_clean(int64_t before, size_t most) {
@@ -174,6 +189,7 @@ static size_t alloc_chunks_clean_all(void) {
 static void *alloc_chunk_take(void *interpreter) {
     size_t index;
     void *at = NULL;
+    int grows = 0;
     pthread_mutex_lock(&alloc_chunks.lock);
     if (alloc_chunks.dirty.newest) {
         index = alloc_chunks.dirty.newest - 1;
@@ -198,12 +214,16 @@ static void *alloc_chunk_take(void *interpreter) {
         chunk->marked = 0;
         chunk->state = ALLOC_CHUNK_USED;
         alloc_chunks.given++;
-        if (++alloc_chunks.used > alloc_chunks.most)
+        if (++alloc_chunks.used > alloc_chunks.most) {
             alloc_chunks.most = alloc_chunks.used;
+            grows = alloc_chunks.fill && alloc_chunks.used > alloc_chunks.fill;
+        }
     } else {
         alloc_chunks.refused++;
     }
     pthread_mutex_unlock(&alloc_chunks.lock);
+    if (grows)
+        alloc_chunk_fill(at);
     return at;
 }
 

@@ -56,6 +56,7 @@ static struct {
     unsigned long (*refusals)(void);
     size_t (*large_bound)(size_t, size_t); /* NULL: an older library has none */
     int bounded;                           /* it is to be asked */
+    void (*prefault)(size_t, size_t);      /* NULL: likewise */
     size_t (*slabs_look)(alloc_je_slabs *, size_t, int); /* NULL: likewise */
     size_t (*slabs_purge)(alloc_je_slabs *, size_t);
     alloc_je_domain *(*domains)(alloc_je_domain_functions *); /* NULL: likewise */
@@ -411,6 +412,7 @@ static int alloc_je_load(const char *path, char *why, size_t room) {
     }
     alloc_je.free(probe);
     *(void **)&alloc_je.large_bound = dlsym(library, "je_sys_large_bound");
+    *(void **)&alloc_je.prefault = dlsym(library, "je_sys_prefault");
     *(void **)&alloc_je.slabs_purge = dlsym(library, "je_sys_slabs_purge");
     *(void **)&alloc_je.slabs_look = dlsym(library, "je_sys_slabs_look");
     *(void **)&alloc_je.domains = dlsym(library, "je_sys_domains");

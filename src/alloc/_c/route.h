@@ -364,6 +364,15 @@ static int alloc_route_raw_hooked(void) {
            now.malloc != alloc_route.raw_below;
 }
 
+/* Pages that a growing heap is sure to need come from the kernel by the extent and by the
+ * chunk.  From 16 MiB on, so that what is filled and never used stays below a part of it. */
+static void alloc_route_prefault(int on) {
+    const size_t least = (size_t)16 << 20, most = (size_t)256 << 10;
+    if (alloc_je.prefault != NULL)
+        alloc_je.prefault(least, on ? most : 0);
+    alloc_chunks.fill = on ? least / ALLOC_CHUNK : 0;
+}
+
 /* The name that CPython has for the allocators in force, or NULL: hooks of
  * somebody else are set.  Not a documented function, so looked up. */
 static const char *alloc_route_current_name(int *known) {

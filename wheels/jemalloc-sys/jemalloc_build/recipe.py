@@ -29,7 +29,9 @@ COLD = os.path.join(NATIVE, "cold.mk")
 WARM = os.path.join(NATIVE, "warm.ld")
 TCACHE_HEADER = os.path.join(TCACHE, "jemalloc", "internal", "tcache_types.h")
 LIBS = ["-lm", "-lpthread", "-ldl"]
-INLINED = ["domains.o", "flush.o", "large.o", "slabs.o"]  # what needs fast paths in headers
+# What needs fast paths in headers, and what of jemalloc's it comes before.
+INLINED = ["domains.o", "flush.o", "large.o", "prefault.o", "slabs.o"]
+WRAPPED = ["arena_ptr_array_flush", "ecache_alloc_grow"]
 
 TARGETS = {
     "private": "lib/libjemalloc_pic.a",
@@ -223,7 +225,7 @@ def _link(options, source, private, build_dir, raised):
     flags = [
         "-Wl,--wrap=mmap,--wrap=munmap,--wrap=sbrk,--wrap=pthread_self",
         "-Wl,--wrap=je_ehooks_default_zero_impl",
-        "-Wl,--wrap=je_arena_ptr_array_flush",
+        *(f"-Wl,--wrap=je_{name}" for name in (WRAPPED if has_inline_paths(source) else [])),
         "-Wl,-Bsymbolic",
         "-Wl,-z,defs",
         "-Wl,--version-script=" + natives[2],

@@ -83,6 +83,7 @@ __wrap_main(int argc, char **argv) {
 	domains[0].rest = (je_sys_domain_functions){rest_malloc, rest_realloc, rest_free};
 	domains[0].owned = size;
 	domains[0].malloc_seen = *(void **)&ours;
+	je_sys_prefault(0, (size_t)-1);
 	return __real_main(argc, argv);
 }
 

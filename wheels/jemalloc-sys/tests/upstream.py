@@ -31,7 +31,9 @@ from jemalloc_build import recipe
 from jemalloc_build.options import Options
 from jemalloc_build.source import prepare
 
-ZERO, FLUSH = "jet_ehooks_default_zero_impl", "jet_arena_ptr_array_flush"
+ZERO = "jet_ehooks_default_zero_impl"
+INLINED = ["jet_" + name for name in recipe.WRAPPED]
+WHICH = ("__real_", "__wrap_")
 WRAP = f"-Wl,--wrap=mmap,--wrap=munmap,--wrap=sbrk,--wrap=pthread_self,--wrap={ZERO}"
 # What range.c and zero.c name, as the unit tests' copy of jemalloc has it; ours_: routed.c.
 NAMES = {
@@ -106,21 +108,22 @@ def units_private(options, source, folder, log):
         compiler += ["-DJE_TCACHE_LIMIT_RAISED=1"]
     if options.tls_cache:
         compiler += ["-DJE_BOOT_TSD=1"]
-    names = [f"-Dje_{name}={jet}" for name, jet in NAMES.items()]
-    for which in ("__real_", "__wrap_"):
-        for wrapped in (ZERO, FLUSH):
-            names.append(f"-D{which}{wrapped.replace('jet_', 'je_')}={which}{wrapped}")
+
+    def wrapped(name):
+        return [f"-D{kind}{name.replace('jet_', 'je_')}={kind}{name}" for kind in WHICH]
+
+    names = [f"-Dje_{name}={jet}" for name, jet in NAMES.items()] + wrapped(ZERO)
     paths = [os.path.join(recipe.NATIVE, name) for name in ("range.c", "boot.c", "zero.c")]
     flags = WRAP
     objects = []
     if recipe.has_inline_paths(source):
         paths.append(os.path.join(HERE, "tests", "routed.c"))
-        flags += f" {ROUTED},--wrap={FLUSH}"
+        flags += f" {ROUTED}" + "".join(f",--wrap={name}" for name in INLINED)
         must(make(options, "include/jemalloc/internal/private_namespace_jet.h"), folder, log)
         jet = copy.copy(options)
         # slots.c asks jemalloc, not itself again
         jet.cflags = [*options.cflags, "-DJEMALLOC_JET", "-Djet_mallocx=__real_jet_mallocx"]
-        jet.cflags += [name for name in names if FLUSH in name]
+        jet.cflags += [flag for name in INLINED for flag in wrapped(name)]
         objects += recipe._internal(jet, source, folder, folder, log)
     for path in paths:
         objects.append("ours_" + os.path.basename(path)[:-1] + "o")

@@ -101,6 +101,12 @@ je_sys_domain *je_sys_domains(je_sys_domain_functions *out);
  * mostly two compares.  Not in builds of jemalloc 5.3.0. */
 size_t je_sys_large_bound(size_t least, size_t next);
 
+/* Ask the kernel for all pages of an extent at once (MADV_POPULATE_WRITE, Linux 5.14), while
+ * an arena has more than `least` bytes mapped, more than any ever had, and the extent has at
+ * most `most` bytes.  0 for `most`, as at start: never.  Any thread.  Not in builds of
+ * jemalloc 5.3.0. */
+void je_sys_prefault(size_t least, size_t most);
+
 /* Free pages inside slabs: a slab keeps all of its pages for one region in use (jemalloc's
  * external fragmentation of small sizes).  One walk over them, sliced; fill the struct with
  * zeros, and use it from one thread at a time.  A page that is used again costs a fault.
