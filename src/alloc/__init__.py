@@ -91,7 +91,8 @@ if TYPE_CHECKING:
     from .regions import Bump as Bump
     from .regions import Pool as Pool
 
-__all__ = [
+# A tuple: garbage collections need not visit one of strings.
+__all__ = (
     "EMPTY_ADDRESS",
     "MAX_SIZE",
     "AllocError",
@@ -146,7 +147,7 @@ __all__ = [
     "usable_size",
     "using",
     "verify",
-]
+)
 
 if _version < (3, 9, 3):
     # There a thread could be given a module that another was still importing, where the

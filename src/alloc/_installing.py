@@ -36,7 +36,9 @@ MODES = {
 }
 """What each mode routes: domains of ``PyMem_SetAllocator``, and pymalloc's arenas."""
 
-DEFAULT_MODE = "hybrid"
+DEFAULT_MODE = "full" if sys.version_info >= (3, 12) and not FREE_THREADED else "hybrid"
+"""From 3.12 on pymalloc finds its state by way of the interpreter, and jemalloc's caches are
+cheaper; before, pymalloc is (benchmarks/results/install.md)."""
 
 PRESETS = {
     "throughput": {"decay_ms": 5000, "background": True},
@@ -332,8 +334,9 @@ def install(
 ) -> Installed:
     """Move CPython's memory, and NumPy's array data, to jemalloc: for applications.
 
-    ``python`` is ``"hybrid"`` (the default: pymalloc stays for up to 512 bytes, its
-    arenas and all larger blocks move), ``"arenas"``, ``"full"`` or ``False``.
+    ``python`` is ``"full"`` (the default from CPython 3.12 on: all blocks move),
+    ``"hybrid"`` (the default before, and without a GIL: pymalloc stays for up to 512
+    bytes, its arenas and all larger blocks move), ``"arenas"`` or ``False``.
     ``preset`` is ``"balanced"`` (the default), ``"throughput"`` or ``"low_memory"``.
     What is left out comes from ``ALLOC_INSTALL`` and ``ALLOC_PRESET``.  ``numpy``
     concerns NumPy up to 2.4; arrays of later ones are of the RAW domain.

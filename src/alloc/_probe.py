@@ -16,7 +16,7 @@ from ._record import Record, replace
 from ._select import backend, core_error, implementation
 from .errors import BackendUnavailableError
 
-__all__ = ["Facts", "host_place", "main_image", "named_main", "probe", "process", "with_jemalloc"]
+__all__ = ("Facts", "host_place", "main_image", "named_main", "probe", "process", "with_jemalloc")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

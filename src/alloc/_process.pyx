@@ -1,4 +1,5 @@
-# cython: language_level=3, binding=True, autotestdict=False, freethreading_compatible=True
+# cython: language_level=3, binding=False, embedsignature=True, embedsignature.format=clinic
+# cython: autotestdict=False, freethreading_compatible=True
 """Facts of this process that only C can find out.
 
 No side effects, no state, and independent of the core: it answers where the core

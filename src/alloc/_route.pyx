@@ -131,7 +131,7 @@ cdef extern from "_c/idle.h" nogil:
 
 cdef extern from "_c/spare.h" nogil:
     void spare_switch "alloc_spare_switch"(int on)
-    size_t spare_empty "alloc_spare_empty"()
+    size_t spare_empty "alloc_spare_empty"(bint idle)
     size_t spare_bytes "alloc_spare_bytes"()
 
 
@@ -300,7 +300,7 @@ def empty_spares():
     cdef size_t bytes
     c_numpy_empty()
     with nogil:
-        bytes = spare_empty()
+        bytes = spare_empty(False)
     return bytes
 
 

@@ -2,7 +2,7 @@
 
 from ._environ import complaints, environ, host, value
 
-__all__ = ["backend", "core_error", "early", "implementation"]
+__all__ = ("backend", "core_error", "early", "implementation")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,6 +14,8 @@
 #define ALLOC_SPARE_H
 
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "jemalloc.h"
 
@@ -128,14 +130,28 @@ static void alloc_spare_free(void *ptr) {
     alloc_spare_release(__atomic_exchange_n(&alloc_spare.slots[i], word, __ATOMIC_ACQ_REL));
 }
 
-/* Give all back to jemalloc.  Any thread.  Returns bytes. */
-static size_t alloc_spare_empty(void) {
+/* The pages of a block that nobody wants go at once: jemalloc would keep them for its decay,
+ * and this block has waited here already. */
+static void alloc_spare_forget(uint64_t word) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE) - 1;
+    uintptr_t at = alloc_je.base + (word & (((uint64_t)1 << 48) - 1));
+    uintptr_t end = (at + ((size_t)(word >> 48) << 12)) & ~page;
+    at = (at + page) & ~page;
+    if (word && end > at)
+        madvise((void *)at, end - at, MADV_DONTNEED);
+}
+
+/* Give all back to jemalloc, those that were `idle` without their pages.  Any thread.
+ * Returns bytes. */
+static size_t alloc_spare_empty(int idle) {
     size_t bytes = 0;
     int i;
     __atomic_store_n(&alloc_spare.stirred, 0, __ATOMIC_RELAXED);
     for (i = 0; i < ALLOC_SPARES; i++) {
         uint64_t word = __atomic_exchange_n(&alloc_spare.slots[i], 0, __ATOMIC_ACQUIRE);
         bytes += (size_t)(word >> 48) << 12;
+        if (idle)
+            alloc_spare_forget(word);
         alloc_spare_release(word);
     }
     return bytes;
@@ -155,7 +171,7 @@ static int alloc_spare_look(void) {
     int moved = alloc_spare.moves;
     alloc_spare.moves = 0;
     if (!moved) {
-        alloc_spare_empty();
+        alloc_spare_empty(1);
         return 0;
     }
     return alloc_spare_bytes() != 0;
@@ -164,7 +180,7 @@ static int alloc_spare_look(void) {
 static void alloc_spare_switch(int on) {
     alloc_spare.on = on;
     if (!on)
-        alloc_spare_empty();
+        alloc_spare_empty(0);
 }
 
 /* jemalloc's functions, with the spare blocks in front. */
