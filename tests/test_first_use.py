@@ -1,6 +1,7 @@
 """The decision is taken on first use, and is the one that the import would have taken."""
 
 import pytest
+from defaults import MODE
 
 import alloc
 
@@ -221,7 +222,7 @@ alloc.{use}()
 installs.join()
 print(alloc.installed().python)
 """
-    assert python(SLOW + code) == "hybrid"
+    assert python(SLOW + code) == MODE
 
 
 @pytest.mark.needs_cpython

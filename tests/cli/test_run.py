@@ -10,6 +10,7 @@ import time
 import zipfile
 
 import pytest
+from defaults import MODE
 
 pytestmark = [pytest.mark.needs_core, pytest.mark.needs_jemalloc]
 
@@ -235,7 +236,7 @@ def test_the_program_is_routed_and_reports(place):
     assert err.startswith("alloc: installed  raw, mem, obj (mode full, preset balanced)")
     status, out, err = start([*RUN, "--report=out.json", "asks.py"], place)
     report = json.loads((place / "out.json").read_text())["installed"]
-    assert report["python"] == "hybrid" and report["blocks"] > 0 and err == ""
+    assert report["python"] == MODE and report["blocks"] > 0 and err == ""
 
 
 def test_a_refusal_does_not_stop_the_program(place):

@@ -6,6 +6,7 @@ Each test is a process of its own: what is routed stays so for its life.
 import sys
 
 import pytest
+from defaults import MODE
 
 pytestmark = [pytest.mark.needs_core, pytest.mark.needs_jemalloc]
 
@@ -40,9 +41,9 @@ print(now.routed)
     assert run(code) == ROUTED[mode]
 
 
-def test_the_default_is_hybrid_balanced_and_numpy(run):
+def test_the_default(run):
     code = "import alloc; i = alloc.install(); print(i.python, i.preset, i.numpy, i.since > 0)"
-    assert run(code) == "hybrid balanced waiting True"
+    assert run(code) == f"{MODE} balanced waiting True"
 
 
 def test_nothing_is_routed_by_import(run):
@@ -52,8 +53,8 @@ def test_nothing_is_routed_by_import(run):
 
 @pytest.mark.needs_pymalloc
 def test_decision_and_text_say_what_was_done(run):
-    code = "import alloc; alloc.install(numpy=False); print(alloc.decision()); print(alloc.installed())"
-    text = run(code)
+    code = "import alloc; alloc.install('hybrid', numpy=False)"
+    text = run(code + "; print(alloc.decision()); print(alloc.installed())")
     assert "evidence   install(): raw, arenas routed to jemalloc" in text
     assert "installed  raw, arenas (mode hybrid, preset balanced)" in text
 
@@ -176,7 +177,7 @@ def test_the_deployer_chooses_by_environment(run, mode):
 
 def test_a_bad_value_in_the_environment_warns_and_is_ignored(run):
     code = "import alloc; print(alloc.install().python)"
-    assert run(code, env={"ALLOC_INSTALL": "everything"}) == "hybrid"
+    assert run(code, env={"ALLOC_INSTALL": "everything"}) == MODE
 
 
 def test_presets_reach_jemalloc(run):
@@ -221,7 +222,7 @@ def test_pools_between_survivors_are_given_back(run):
     code = """
 import alloc, time
 from alloc import _route
-alloc.install(numpy=False)
+alloc.install('hybrid', numpy=False)
 assert _route.pools_known()
 trees = [{i: [i] * 3 for i in range(50)} for _ in range(8000)]
 kept = trees[::1000]
@@ -250,7 +251,7 @@ def test_thinning_keeps_every_live_byte(run):
     code = """
 import alloc, random
 from alloc import _route
-alloc.install(numpy=False)
+alloc.install('hybrid', numpy=False)
 random.seed(7)
 live = {}
 for step in range(60):

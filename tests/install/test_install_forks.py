@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from defaults import MODE
 from patience import seconds
 
 pytestmark = [
@@ -69,17 +70,17 @@ for n in range(30):
     pid = os.fork()
     if pid == 0:
         alloc.installed(); alloc.uninstall()
-        done = alloc.install(numpy=False)             # the lock of the parent's other thread
+        done = alloc.install('hybrid', numpy=False)   # the lock of the parent's other thread
         held = [object() for _ in range(300_000)]
         if done.routed and until(_route.keeping): os._exit(0)
         print(done, _route.figures(), flush=True); os._exit(1)
     assert os.waitpid(pid, 0)[1] == 0, n
 stop.set()
 for t in threads: t.join()
-print(alloc.install(numpy=False).routed)
+print(alloc.install(numpy=False).python)
 """
     )
-    assert run(code) == "('raw', 'arenas')"
+    assert run(code) == MODE
 
 
 def test_install_in_a_child_of_a_thread_starts_no_threads(run):
@@ -115,12 +116,12 @@ def test_install_by_an_exit_handler_starts_no_thread(run, early):
         + f"""
 import atexit
 def late():
-    done = alloc.install(numpy=False)
+    done = alloc.install('hybrid', numpy=False)
     arenas()
     print(_route.keeping(), done.routed, flush=True)
 atexit.register(late)
 if {early}:
-    alloc.install(numpy=False)
+    alloc.install('hybrid', numpy=False)
     arenas()
     assert _route.keeping()
 """
@@ -130,11 +131,11 @@ if {early}:
 
 @pytest.mark.needs_pymalloc
 def test_install_warns_of_nothing_of_its_own(run):
-    code = "import alloc; print(alloc.install(numpy=False).routed)"
+    code = "import alloc; print(alloc.install(numpy=False).python)"
     options = ["-W", "error"]
     if sys.version_info >= (3, 10):
         options += ["-X", "warn_default_encoding"]
-    assert run(code, before=options) == "('raw', 'arenas')"
+    assert run(code, before=options) == MODE
 
 
 ALONE = """
@@ -175,7 +176,7 @@ def test_threads_come_back_where_the_main_thread_runs_no_python(run):
         ALONE
         + """
 import ctypes
-alloc.install(numpy=False)
+alloc.install('hybrid', numpy=False)
 kept = [object() for _ in range(200_000)]
 def fork():
     pid = os.fork()

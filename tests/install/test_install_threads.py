@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from defaults import MODE
 from patience import seconds
 
 pytestmark = [pytest.mark.needs_core, pytest.mark.needs_jemalloc]
@@ -189,7 +190,7 @@ if __name__ == '__main__':
     done = subprocess.run(
         [sys.executable, str(program)], capture_output=True, text=True, timeout=120, check=False
     )
-    assert (done.returncode, done.stdout) == (0, "[(20670, 'hybrid')]\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"[(20670, {MODE!r})]\n"), done.stderr
 
 
 def test_subprocess_and_execv(run):

@@ -55,7 +55,7 @@ def test_it_agrees_with_the_kernels_own_sum():
 def test_orders_that_are_promised(python):
     code = """
 import alloc, sys
-alloc.install()
+alloc.install('hybrid')
 kept = [bytearray(n % 5000) for n in range(20000)] + [bytearray(3 << 20)]
 del kept[::3]
 l = alloc.ledger(arenas=True, classes=True)
