@@ -34,8 +34,10 @@ CONFIGURATIONS: dict[str, tuple[dict[str, str], str, str]] = {
 
 RIVALS = [name for name in CONFIGURATIONS if not name.startswith("alloc")]
 QUICK = ["stock", "glibc both", "preload, decay 0.5 s", "alloc hybrid", "alloc full"]
-DEFAULT = "alloc hybrid"
-"""What `alloc.install()` does without arguments."""
+OURS = ("alloc full", "alloc hybrid")
+if sys.version_info < (3, 12):
+    OURS = OURS[::-1]
+"""The modes; the first is what `alloc.install()` does without arguments."""
 
 
 def environment(name: str, folder: str, options: str | None = None) -> dict[str, str]:

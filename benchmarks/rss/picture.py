@@ -11,7 +11,7 @@ LINES = {"stock": "stock", "glibc both": "glibc", "alloc hybrid": "hybrid", "all
 NAMES = {
     "stock": "python",
     "glibc both": "python, glibc tuned",
-    "alloc hybrid": "alloc",
+    "alloc hybrid": "alloc, hybrid",
     "alloc full": "alloc, full",
 }
 

@@ -6,7 +6,7 @@ import os
 from statistics import median
 
 from common import HERE, ratio, say, table
-from configurations import CONFIGURATIONS, DEFAULT, RIVALS
+from configurations import CONFIGURATIONS, OURS, RIVALS
 from picture import draw
 
 MIB = 1 << 20
@@ -133,8 +133,9 @@ def publish(found: dict, head: list[str]) -> None:
     if hasattr(os, "getloadavg"):
         head.append(f"- load average at the end: {os.getloadavg()[0]:.1f}")
     parts = ["# Memory that a process keeps", "\n".join(head), INTRODUCTION]
-    for ours in (DEFAULT, "alloc full"):
-        parts.append(f"## Against the targets: {ours}\n\n{verdicts(found, ours)}")
+    for ours in OURS:
+        said = ", the default on this Python" * (ours == OURS[0])
+        parts.append(f"## Against the targets: {ours}{said}\n\n{verdicts(found, ours)}")
     parts += tables(found)
     folder = os.path.join(HERE, "results")
     os.makedirs(folder, exist_ok=True)

@@ -2,11 +2,13 @@
 
 usage: python -m alloc run [options] (SCRIPT | -m MODULE | -c CODE | COMMAND) [arguments]
 
-  --install MODE    hybrid, arenas, full, or off; without it ALLOC_INSTALL, else hybrid
+  --install MODE    hybrid, arenas, full, or off; without it ALLOC_INSTALL, else
+                    full from CPython 3.12 on and hybrid before
   --preset PRESET   balanced, throughput or low_memory; without it ALLOC_PRESET, else balanced
   --scope SCOPE     python (the default): the interpreter's memory moves, in process
                     process: starts again with jemalloc as the process's malloc, so that
-                    C libraries' memory moves too; --install hybrid (pymalloc stays) or full
+                    C libraries' memory moves too; --install full or hybrid (the
+                    default: pymalloc stays)
   --children        process scope: programs that it starts get jemalloc as well
   --allocator NAME  system, jemalloc or arena for alloc's own functions, as ALLOC_DEFAULT
   --no-numpy        leave NumPy's arrays where they are (NumPy up to 2.4)
