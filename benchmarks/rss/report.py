@@ -53,7 +53,10 @@ def span(values: list[float]) -> str:
 
 
 def cpu(samples: list[dict], base: list[dict]) -> tuple[float, float, float]:
-    return ratio([s["cpu"] for s in samples], [s["cpu"] for s in base])
+    """Quartiles of the ratios to the base's run of the same round."""
+    rounds = {sample["round"]: sample["cpu"] for sample in base}
+    samples = [sample for sample in samples if sample["round"] in rounds]
+    return ratio([s["cpu"] for s in samples], [rounds[s["round"]] for s in samples])
 
 
 def rows(found: dict) -> list[list[str]]:
@@ -124,11 +127,13 @@ def verdicts(found: dict, ours: str) -> str:
 
 def publish(found: dict, head: list[str]) -> None:
     """Write results/rss.md and results/rss.svg."""
-    rounds = [len(s["stock"]) for s in found.values() if s.get("stock")]
+    lists = [kept for samples in found.values() for kept in samples.values()]
+    rounds = [len(kept) for kept in lists if isinstance(kept, list)]
     head = [
         "- command: `make bench-rss`",
         *head,
-        f"- rounds taken in turns: {min(rounds)}" + f" to {max(rounds)}" * (len(set(rounds)) > 1),
+        f"- rounds taken in turns: {min(rounds)}"
+        + f" to {max(rounds)}, the most of stock and of ours" * (len(set(rounds)) > 1),
     ]
     if hasattr(os, "getloadavg"):
         head.append(f"- load average at the end: {os.getloadavg()[0]:.1f}")

@@ -2,7 +2,8 @@
 
 python benchmarks/rss/run.py                     all, into results/rss.md and rss.svg
 python benchmarks/rss/run.py --quick             six workloads, five configurations, 3 rounds
-python benchmarks/rss/run.py --only json,trees   some; added to the samples of earlier runs
+python benchmarks/rss/run.py --only json,trees   some; the others' samples are those of earlier runs
+python benchmarks/rss/run.py --configurations 'stock;alloc full'   more rounds of these
 python benchmarks/rss/run.py --report            no runs: the tables again, from the samples
 python benchmarks/rss/run.py --options narenas:2 ours with these options of jemalloc; prints only
 
@@ -51,6 +52,7 @@ def parse() -> argparse.Namespace:
     every = [*WORKLOADS, *PROGRAMS]
     options.only = options.only.split(",") if options.only else list(SMALL) * options.quick or every
     known = list(CONFIGURATIONS)
+    options.more = bool(options.configurations) and not options.fresh and options.options is None
     if options.configurations:
         options.configurations = [name.strip() for name in options.configurations.split(";")]
     else:
@@ -99,10 +101,22 @@ def path_of(workload: str) -> str:
     return os.path.join(SAMPLES, f"{workload}.json")
 
 
+def stored(workload: str) -> dict:
+    """Samples of earlier runs."""
+    if not os.path.exists(path_of(workload)):
+        return {}
+    with open(path_of(workload), encoding="utf-8") as file:
+        return json.load(file)
+
+
 def run(workload: str, options: argparse.Namespace, folder: str) -> dict:
     """Samples of one workload: a list for each configuration, or why there are none."""
     samples: dict = {name: [] for name in options.configurations}
-    for number in range(options.rounds):
+    if options.more:
+        samples = {**samples, **stored(workload)}
+    before = [s["round"] + 1 for kept in samples.values() if isinstance(kept, list) for s in kept]
+    first = max(before, default=0)
+    for number in range(first, first + options.rounds):
         order = list(options.configurations)
         random.Random(number).shuffle(order)
         for name in order:
@@ -111,10 +125,10 @@ def run(workload: str, options: argparse.Namespace, folder: str) -> dict:
             except LookupError as reason:
                 samples[name] = str(reason)
                 continue
-            if number:
+            if samples[name]:
                 del sample["line"]  # one is enough for a picture
-            samples[name].append(sample)
-        say(f"{workload}: round {number + 1} of {options.rounds}")
+            samples[name].append({**sample, "round": number})
+        say(f"{workload}: round {number - first + 1} of {options.rounds}")
     return samples
 
 
@@ -135,9 +149,8 @@ def main() -> int:
         print("\n\n".join(tables(found)))
         return 0
     for workload in [*WORKLOADS, *PROGRAMS]:
-        if workload not in found and os.path.exists(path_of(workload)) and not options.fresh:
-            with open(path_of(workload), encoding="utf-8") as file:
-                found[workload] = json.load(file)
+        if workload not in found and not options.fresh and (kept := stored(workload)):
+            found[workload] = kept
     packages = ("pyalloc", "jemalloc-sys", "numpy", "pandas", "fastapi", "uvicorn", "black")
     publish(
         {name: found[name] for name in [*WORKLOADS, *PROGRAMS] if name in found}, machine(packages)

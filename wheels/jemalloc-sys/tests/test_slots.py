@@ -71,6 +71,31 @@ def test_free_large_blocks_go_back_where_they_are_more_than_those_in_use(fresh, 
     assert out == "0 0 0 True 0 0"
 
 
+def test_free_pages_of_other_sizes_go_while_large_blocks_grow(fresh, prelude):
+    out = fresh(
+        """
+        bound = je.je_sys_large_bound
+        bound.restype, bound.argtypes = size_t, [size_t, size_t]
+        mib = 1 << 20
+        def churn():
+            for p in [malloc(mib // 2) for _ in range(20)]: free(p)
+        churn()
+        print(6 * mib < bound(0, 16 * mib) < 12 * mib, end=" ")
+        churn()
+        print(bound(0, 17 * mib - 1), bound(0, 16 * mib), end=" ")  # less than a sixteenth more
+        print(6 * mib < bound(0, 18 * mib) < 12 * mib, end=" ")
+        free(malloc(mib // 2))
+        print(bound(0, 64 * mib), end=" ")  # little is free
+        held = [malloc(32 * mib) for _ in range(2)]
+        churn()
+        print(bound(0, 4 * mib) > 6 * mib, bound(0, 4 * mib))
+        """,
+        prelude=prelude,
+        env={"JE_MALLOC_CONF": "oversize_threshold:2097152,dirty_decay_ms:-1,narenas:1"},
+    )
+    assert out == "True 0 0 True 0 True 0"
+
+
 def test_slots_of_threads_that_come_and_go(fresh, prelude):
     out = fresh(
         """
