@@ -22,6 +22,9 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+/* Larger extents are left alone, and what an arena of such ones has does not count. */
+#define LARGEST ((size_t)1 << 20)
+
 /* Below `least` mapped bytes nothing is asked for, nor for extents above `most`: 0 is off. */
 static size_t prefault_least, prefault_most;
 /* The most bytes that an arena had mapped; a race costs one extent's faults. */
@@ -42,7 +45,7 @@ __wrap_je_ecache_alloc_grow(tsdn_t *tsdn, pac_t *pac, ehooks_t *ehooks, ecache_t
 	edata_t *edata = __real_je_ecache_alloc_grow(
 	    tsdn, pac, ehooks, ecache, expand, size, alignment, zero, guarded);
 	size_t mapped;
-	if (!config_stats || edata == NULL || guarded) {
+	if (!config_stats || edata == NULL || guarded || size > LARGEST) {
 		return edata;
 	}
 	mapped = atomic_load_zu(&pac->stats->pac_mapped, ATOMIC_RELAXED) + size;
@@ -50,6 +53,7 @@ __wrap_je_ecache_alloc_grow(tsdn_t *tsdn, pac_t *pac, ehooks_t *ehooks, ecache_t
 		return edata;
 	}
 	__atomic_store_n(&prefault_peak, mapped, __ATOMIC_RELAXED);
+#ifdef __linux__
 	if (mapped > __atomic_load_n(&prefault_least, __ATOMIC_RELAXED)
 	    && size <= __atomic_load_n(&prefault_most, __ATOMIC_RELAXED) && size > PAGE) {
 		int error = errno;
@@ -60,5 +64,6 @@ __wrap_je_ecache_alloc_grow(tsdn_t *tsdn, pac_t *pac, ehooks_t *ehooks, ecache_t
 		}
 		errno = error;
 	}
+#endif
 	return edata;
 }

@@ -87,6 +87,22 @@ def test_not_below_the_least_nor_above_the_most(fresh, prelude):
     assert out == "as said"
 
 
+def test_large_blocks_in_an_arena_of_their_own_do_not_count(fresh, prelude):
+    out = fresh(
+        """
+        prefault(0, 256 * KIB)
+        large, filled = grown(8 * MIB, 128 * MIB)
+        assert filled < 0.1, filled
+        blocks, filled = grown(64 * KIB, 32 * MIB)
+        assert filled >= FULL, filled
+        print("filled")
+        """,
+        prelude=prelude + PREFAULT,
+        env={"JE_MALLOC_CONF": "narenas:1,oversize_threshold:2097152"},
+    )
+    assert out == "filled"
+
+
 def test_a_kernel_that_cannot_is_asked_once(fresh, prelude, compiled):
     """What the preloaded madvise refuses is what Linux before 5.14 refuses."""
     refuses = compiled(

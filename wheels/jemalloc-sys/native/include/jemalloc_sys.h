@@ -104,8 +104,8 @@ size_t je_sys_large_bound(size_t least, size_t next);
 
 /* Ask the kernel for all pages of an extent at once (MADV_POPULATE_WRITE, Linux 5.14), while
  * an arena has more than `least` bytes mapped, more than any ever had, and the extent has at
- * most `most` bytes.  0 for `most`, as at start: never.  Any thread.  Not in builds of
- * jemalloc 5.3.0. */
+ * most `most` bytes, and never more than 1 MiB.  0 for `most`, as at start: never.  Any thread.
+ * Not in builds of jemalloc 5.3.0. */
 void je_sys_prefault(size_t least, size_t most);
 
 /* Free pages inside slabs: a slab keeps all of its pages for one region in use (jemalloc's
