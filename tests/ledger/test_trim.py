@@ -38,10 +38,10 @@ libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p; libc.free.argtypes = [ctypes.c_void_p]
 ptrs = [libc.malloc(60_000) for _ in range(500)]
 for p in ptrs: ctypes.memset(p, 1, 60_000)
-del held
 for i, p in enumerate(ptrs):
     if i % 10: libc.free(p)
 objects = [object() for _ in range(10**6)]; first = objects[::4000]; del objects
+del held            # last: free pages go while large blocks, as of lists, grow
 done = alloc.trim(collect=True)
 print(done.jemalloc >= 35 << 20, done.glibc >= 20 << 20)
 print(done.pools > 1 << 20, done.resident >= 60 << 20)
