@@ -3,7 +3,7 @@
  * A page that is touched for the first time is a fault, and most of a fault's price is
  * the way into the kernel and back.  While the heap is larger than it ever was, what jemalloc
  * takes for a slab or a block will be written soon, so all pages of it are asked for at once
- * (MADV_POPULATE_WRITE, Linux 5.14), at two thirds of the price.  A program that comes and
+ * (MADV_POPULATE_WRITE, Linux 5.14), at three quarters of the price.  A program that comes and
  * goes below its peak is left alone: a buffer of 64 KiB for a message of 100 bytes, read once
  * a second, would be filled each time.
  *
