@@ -66,6 +66,21 @@ print(before >= 100_000, _route.figures()['spare'])
     assert run(RAW + code) == "True 0"
 
 
+def test_an_idle_one_goes_without_another_decay(run):
+    code = f"""
+import time
+alloc.install(numpy=False, preset='throughput')        # its decay is 5 s
+block = malloc(4 << 20); ctypes.memset(block, 1, 4 << 20)
+held = rss()
+free(block)
+end = time.monotonic() + {seconds(4)}
+while held - rss() < 2 and time.monotonic() < end:
+    time.sleep(0.05)
+print(held - rss() >= 2)
+"""
+    assert run(RAW + code) == "True"
+
+
 def test_low_memory_keeps_none(run):
     code = """
 alloc.install(numpy=False)

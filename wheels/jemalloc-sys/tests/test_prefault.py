@@ -16,12 +16,12 @@ def drop(blocks):
     mallctl(b"thread.tcache.flush", None, None, None, 0)
     mallctl(b"arena.4096.purge", None, None, None, 0)
 def kernel_can():
-    anonymous = mmap.mmap(-1, page)
+    memory, before = mmap.mmap(-1, 8 * MIB), resident()
     try:
-        anonymous.madvise(23)  # MADV_POPULATE_WRITE
+        memory.madvise(23)  # MADV_POPULATE_WRITE
     except OSError:
         return False
-    return True
+    return resident() - before > 4 * MIB  # an emulator takes any advice and does nothing
 FULL = 0.95 if kernel_can() else 0
 """
 ONE = {"JE_MALLOC_CONF": "narenas:1"}
