@@ -433,8 +433,7 @@ def watch(options):
                    "--resident", str(options.resident)]  # fmt: skip
         if options.fault:
             command += ["--fault", options.fault]
-        # malloc_trim() does not reach the ends of glibc's other heaps; 130 MB were there.
-        env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+        env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         process = subprocess.Popen(command, env=env)
         while process.poll() is None:
             time.sleep(0.2)

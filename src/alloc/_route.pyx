@@ -129,6 +129,11 @@ cdef extern from "_c/idle.h" nogil:
     void slabs_switch "alloc_slabs_switch"(int on)
 
 
+cdef extern from "_c/heaps.h" nogil:
+    int heaps_seen "alloc_heaps_seen"
+    void heaps_trim "alloc_heaps_trim"()
+
+
 cdef extern from "_c/spare.h" nogil:
     void spare_switch "alloc_spare_switch"(int on)
     size_t spare_empty "alloc_spare_empty"(bint idle)
@@ -392,6 +397,13 @@ def trim_glibc(bint on):
     keeper_glibc(on)
 
 
+def trim_heaps():
+    """Give back the free ends of the heaps that glibc keeps for threads, where their layout
+    is known.  Runs without the GIL.  pre: glibc serves malloc."""
+    with nogil:
+        heaps_trim()
+
+
 def keeping():
     """Whether the keeper's thread is running."""
     return bool(keeper.running)
@@ -506,4 +518,5 @@ def figures():
         "slab_walks": slabs.walks,
         "slab_bytes": slabs.given,
         "glibc_trims": glibc.trims,
+        "glibc_heaps": heaps_seen,
     }

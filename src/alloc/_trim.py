@@ -44,7 +44,8 @@ class Trimmed(Record):
     went; ``None``: it is not in this process.  jemalloc-sys: ``je_sys_slabs_purge``."""
 
     glibc: int | None
-    """Fall of the resident set during ``malloc_trim``; ``None``: glibc does not serve."""
+    """Fall of the resident set during ``malloc_trim`` and, after ``install()``, while the
+    ends of the heaps of threads went, which that leaves; ``None``: glibc does not serve."""
 
     arenas: int
     """Chunks of our Arenas that went."""
@@ -199,4 +200,8 @@ def _trim_glibc() -> int | None:
         return None
     before = resident()
     process.trim_glibc()
+    if "alloc._route" in sys.modules:  # not in a guest: what is not told is the host's
+        from alloc._route import trim_heaps
+
+        trim_heaps()
     return max(0, before - resident())

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "heaps.h"
 #include "slabs.h"
 
 static int64_t alloc_now_ns(void) {
@@ -78,6 +79,7 @@ static void alloc_keeper_trim_glibc(int idle) {
         !(changed || (alloc_glibc.later && began >= alloc_glibc.later)))
         return;
     trim(0);
+    alloc_heaps_trim();
     alloc_glibc.trims++;
     alloc_glibc.least = alloc_glibc.most = alloc_keeper_resident();
     changed |= now >= alloc_glibc.least + ALLOC_TRIM_CHANGE;

@@ -353,6 +353,8 @@ static int alloc_keeper_repay(void *unused) {
  * returned from the fork, or, where its main thread runs no Python, when memory moves a
  * second later. */
 static void alloc_keeper_resume(int parent) {
+    if (!parent) /* a thread that walked them is not in the child */
+        __atomic_store_n(&alloc_heaps_busy, 0, __ATOMIC_RELEASE);
     if (ALLOC_READ(paused) && __atomic_sub_fetch(&alloc_keeper.paused, 1, __ATOMIC_ACQ_REL))
         return;
 #if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x030E0000
