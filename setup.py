@@ -31,7 +31,7 @@ def core():
 
     headers = [f"{SOURCE}/_c/{name}" for name in os.listdir(f"{SOURCE}/_c")]
     public = [f"{SOURCE}/include/alloc/{name}" for name in os.listdir(f"{SOURCE}/include/alloc")]
-    names = ("_table", "_threads", "_raw", "_again", "_core", "_pool", "_span", "regions")
+    names = ("_table", "_threads", "_raw", "_again", "_keeper", "_core", "_pool", "_span", "regions")
     shared = [f"{SOURCE}/{name}.pxd" for name in names]
     modules = [
         Extension(

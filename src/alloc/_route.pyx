@@ -16,6 +16,11 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from alloc._again cimport Py_AtExit, forget_module
+from alloc._keeper cimport (
+    glibc, heaps_seen, heaps_trim, keeper, keeper_background, keeper_begin, keeper_close,
+    keeper_glibc, keeper_open, keeper_pause, keeper_resume, keeper_thin_all, slabs,
+    slabs_switch, spare_bytes, spare_empty, spare_switch,
+)
 
 Py_AtExit(forget_module)
 
@@ -101,43 +106,6 @@ cdef extern from "_c/pools.h":
         unsigned long emptied, shortened, pages
     pools_state pools "alloc_pools"
     int pools_know "alloc_pools_know"()
-
-
-cdef extern from "_c/keeper.h":
-    cdef struct keeper_state:
-        int running, orphan
-        unsigned long looks, holds
-    keeper_state keeper "alloc_keeper"
-    int keeper_begin "alloc_keeper_begin"()
-    void keeper_open "alloc_keeper_open"()
-    void keeper_close "alloc_keeper_close"() nogil
-    void keeper_pause "alloc_keeper_pause"() nogil
-    void keeper_resume "alloc_keeper_resume"(int parent)
-    int keeper_background "alloc_keeper_background"(int on)
-    void keeper_glibc "alloc_keeper_glibc"(int on)
-    size_t keeper_thin_all "alloc_keeper_thin_all"(size_t index)
-
-
-cdef extern from "_c/idle.h" nogil:
-    cdef struct glibc_state:
-        unsigned long trims
-    glibc_state glibc "alloc_glibc"
-    cdef struct slabs_state:
-        unsigned long walks
-        size_t given
-    slabs_state slabs "alloc_slabs"
-    void slabs_switch "alloc_slabs_switch"(int on)
-
-
-cdef extern from "_c/heaps.h" nogil:
-    int heaps_seen "alloc_heaps_seen"
-    void heaps_trim "alloc_heaps_trim"()
-
-
-cdef extern from "_c/spare.h" nogil:
-    void spare_switch "alloc_spare_switch"(int on)
-    size_t spare_empty "alloc_spare_empty"(bint idle)
-    size_t spare_bytes "alloc_spare_bytes"()
 
 
 cdef extern from "_c/numpy.h":

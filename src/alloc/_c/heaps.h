@@ -4,12 +4,12 @@
  * only.  At the end of each other heap, those of threads that are gone included, glibc
  * keeps up to twice the largest block that was ever mapped and freed, 64 MiB at most.
  *
- * The layout is glibc's own (malloc/arena.c, malloc/malloc.c; 64-bit, 2.27 and later).  It
- * is believed only where everything fits that must: a heap names its arena, the arena lies
- * behind the heap's header, its last block ends where the heap ends, its sum of bytes is
- * that of its heaps, and the ring of arenas closes through one in libc itself.  Else
- * nothing is done, then and later.  Pages go under the arena's own lock, as glibc's
- * heap_trim() has it; one that is taken is left for the next time.
+ * The layout is glibc's own (malloc/arena.c, malloc/malloc.c; 64-bit; tried with 2.31, 2.36,
+ * 2.41 and 2.43).  It is believed only where everything fits that must: a heap names its
+ * arena, the arena lies behind the heap's header, its last block ends where the heap ends, its
+ * sum of bytes is that of its heaps, and the ring of arenas closes through one in libc
+ * itself.  Else nothing is done, then and later.  Pages go under the arena's own lock, as
+ * glibc's heap_trim() has it; one that is taken is left for the next time.
  */
 #ifndef ALLOC_HEAPS_H
 #define ALLOC_HEAPS_H
@@ -45,26 +45,31 @@ typedef struct alloc_heap { /* heap_info */
     size_t size;
 } alloc_heap;
 
-typedef struct alloc_heap_arena { /* malloc_state */
-    int lock;                     /* 0, 1, or 2: somebody waits */
-    int flags, have_fast, padding;
-    void *fast[10];
+typedef struct { /* malloc_state, from `top` on; it begins with its lock */
     char *top;
     void *last_remainder, *bins[254];
     unsigned map[4];
-    struct alloc_heap_arena *next, *next_free;
+    char *next, *next_free;
     size_t threads, bytes, most_bytes;
-} alloc_heap_arena;
+} alloc_heap_state;
+
+/* Where `top` is: behind the fast bins (until 2.42), and without them. */
+static const size_t alloc_heap_shifts[] = {96, 8};
 
 #define ALLOC_HEAP_OTHER ((size_t)4) /* NON_MAIN_ARENA, a bit of a block's size */
 #define ALLOC_HEAP_FLAGS ((size_t)7)
 #define ALLOC_HEAP_HEADER (2 * sizeof(size_t))
 
-/* Any thread's arena, once found; they live for ever. */
-static alloc_heap_arena *alloc_heaps_first;
+/* Any thread's arena, once found, and where it has its `top`.  They live for ever. */
+static char *alloc_heaps_first;
+static size_t alloc_heaps_shift;
 
 static alloc_heap *alloc_heap_of(const void *p) {
     return (alloc_heap *)((uintptr_t)p & ~(ALLOC_HEAPS_SPAN - 1));
+}
+
+static alloc_heap_state *alloc_heap_state_of(char *arena, size_t shift) {
+    return (alloc_heap_state *)(arena + shift);
 }
 
 /* Whether the bytes can be read: the kernel says so instead of a signal. */
@@ -78,62 +83,92 @@ static int alloc_heaps_readable(const void *p, size_t n) {
     return can;
 }
 
-static int alloc_heap_is_thread(const alloc_heap_arena *arena) {
+static int alloc_heap_is_thread(const char *arena) {
     uintptr_t behind = (uintptr_t)arena - (uintptr_t)alloc_heap_of(arena);
     return behind >= 0x20 && behind <= 0x60 && behind % 16 == 0;
 }
 
-/* The heap at whose end the last block is; NULL: it is not.  pre: the arena's lock. */
-static alloc_heap *alloc_heap_last(const alloc_heap_arena *arena) {
-    char *top = arena->top;
+/* 1: it is ours; 0: somebody else's, now; -1: it is no lock. */
+static int alloc_heap_lock(char *arena) {
+    int free = 0;
+    if (__atomic_compare_exchange_n((int *)arena, &free, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        return 1;
+    return free == 1 || free == 2 ? 0 : -1;
+}
+
+static void alloc_heap_unlock(char *arena) {
+    if (__atomic_exchange_n((int *)arena, 0, __ATOMIC_RELEASE) == 2) /* somebody waits */
+        syscall(SYS_futex, arena, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+}
+
+/* The heap at whose end the last block is; NULL: something does not fit.  pre: the lock. */
+static alloc_heap *alloc_heap_last(char *arena, size_t shift) {
+    alloc_heap_state *state = alloc_heap_state_of(arena, shift);
+    char *top = state->top;
     alloc_heap *last = alloc_heap_of(top), *heap;
     size_t size, sum = 0;
-    if (top == NULL || (uintptr_t)top % 16 || last->arena != (const char *)arena ||
-        last->size > ALLOC_HEAPS_SPAN || (size_t)(top - (char *)last) >= last->size)
+    if ((uintptr_t)top % 16 ||
+        (last != alloc_heap_of(arena) && !alloc_heaps_readable(last, sizeof *last)) ||
+        last->arena != arena || last->size > ALLOC_HEAPS_SPAN ||
+        (size_t)(top - (char *)last) + ALLOC_HEAP_HEADER > last->size)
         return NULL;
     size = ((size_t *)top)[1];
     if (!(size & 1) || top + (size & ~ALLOC_HEAP_FLAGS) != (char *)last + last->size)
         return NULL;
     for (heap = last; heap != NULL; heap = heap->previous) {
-        if ((uintptr_t)heap % ALLOC_HEAPS_SPAN || heap->arena != (const char *)arena)
+        if ((uintptr_t)heap % ALLOC_HEAPS_SPAN || heap->arena != arena)
             return NULL;
         sum += heap->size;
     }
-    return sum == arena->bytes && sum <= arena->most_bytes ? last : NULL;
+    return sum == state->bytes && sum <= state->most_bytes ? last : NULL;
 }
 
 /* Give the end of one arena back.  0: it does not look like one. */
-static int alloc_heap_give(alloc_heap_arena *arena, uintptr_t page) {
-    int none = 0;
+static int alloc_heap_give(char *arena, uintptr_t page) {
+    int locked = alloc_heap_of(arena)->arena == arena ? alloc_heap_lock(arena) : -1;
     alloc_heap *last;
-    if (alloc_heap_of(arena)->arena != (char *)arena)
-        return 0;
-    if (!__atomic_compare_exchange_n(&arena->lock, &none, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
-        return none == 1 || none == 2;
-    last = alloc_heap_last(arena);
+    if (locked != 1)
+        return locked == 0;
+    last = alloc_heap_last(arena, alloc_heaps_shift);
     if (last != NULL) {
-        uintptr_t from = ((uintptr_t)arena->top + 2 * ALLOC_HEAP_HEADER + page - 1) & ~(page - 1);
+        uintptr_t top = (uintptr_t)alloc_heap_state_of(arena, alloc_heaps_shift)->top;
+        uintptr_t from = (top + 2 * ALLOC_HEAP_HEADER + page - 1) & ~(page - 1);
         uintptr_t to = ((uintptr_t)last + last->size) & ~(page - 1);
         if (to > from && to - from >= ALLOC_HEAPS_LEAST)
             madvise((void *)from, to - from, MADV_DONTNEED);
     }
-    if (__atomic_exchange_n(&arena->lock, 0, __ATOMIC_RELEASE) == 2)
-        syscall(SYS_futex, &arena->lock, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+    alloc_heap_unlock(arena);
     return last != NULL;
+}
+
+/* Where this arena has its `top`; 0: nowhere; -1: its lock is taken. */
+static int alloc_heaps_know(char *arena) {
+    int shift = 0, locked = alloc_heap_lock(arena);
+    size_t i;
+    if (locked != 1)
+        return locked == 0 ? -1 : 0;
+    for (i = 0; !shift && i < sizeof alloc_heap_shifts / sizeof *alloc_heap_shifts; i++)
+        if (alloc_heap_last(arena, alloc_heap_shifts[i]) != NULL)
+            shift = (int)alloc_heap_shifts[i];
+    alloc_heap_unlock(arena);
+    return shift;
 }
 
 /* Sets alloc_heaps_first to this thread's arena, unless that is the initial one. */
 static void *alloc_heaps_find(void *unused) {
     char *block = malloc(4000); /* too large for the thread's own cache */
+    int shift = 0;
     (void)unused;
-    if (block != NULL && ((size_t *)block)[-1] & ALLOC_HEAP_OTHER) {
+    if (block != NULL && *(size_t *)((uintptr_t)block - sizeof(size_t)) & ALLOC_HEAP_OTHER) {
         alloc_heap *heap = alloc_heap_of(block);
         if (alloc_heaps_readable(heap, sizeof *heap) && heap->size <= ALLOC_HEAPS_SPAN &&
-            (size_t)(block - (char *)heap) < heap->size &&
-            alloc_heap_of(heap->arena) == heap &&
-            alloc_heap_is_thread((alloc_heap_arena *)heap->arena))
-            alloc_heaps_first = (alloc_heap_arena *)heap->arena;
-        else
+            (size_t)(block - (char *)heap) < heap->size && alloc_heap_of(heap->arena) == heap &&
+            alloc_heap_is_thread(heap->arena))
+            shift = alloc_heaps_know(heap->arena);
+        if (shift > 0) {
+            alloc_heaps_shift = (size_t)shift;
+            alloc_heaps_first = heap->arena;
+        } else if (shift == 0)
             alloc_heaps_seen = -1;
     }
     free(block);
@@ -150,7 +185,7 @@ static int alloc_heaps_initial(const void *arena) {
 /* pre: alloc_heaps_busy.  A thread with the initial arena, as the initial one, asks another. */
 static void alloc_heaps_walk(void) {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    alloc_heap_arena *first, *arena;
+    char *first, *arena;
     int left = ALLOC_HEAPS_MOST, seen = 0, initial = 0;
     pthread_t other;
     if (alloc_heaps_first == NULL && alloc_heaps_seen == 0)
@@ -167,7 +202,8 @@ static void alloc_heaps_walk(void) {
             return;
         }
         seen++;
-        arena = __atomic_load_n(&arena->next, __ATOMIC_ACQUIRE);
+        arena = __atomic_load_n(&alloc_heap_state_of(arena, alloc_heaps_shift)->next,
+                                __ATOMIC_ACQUIRE);
     } while (arena != first && arena != NULL && --left);
     alloc_heaps_seen = arena == first ? seen - initial : -1;
 }
