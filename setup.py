@@ -31,8 +31,8 @@ def core():
 
     headers = [f"{SOURCE}/_c/{name}" for name in os.listdir(f"{SOURCE}/_c")]
     public = [f"{SOURCE}/include/alloc/{name}" for name in os.listdir(f"{SOURCE}/include/alloc")]
-    names = ("_table", "_threads", "_raw", "_again", "_keeper", "_core", "_pool", "_span", "regions")
-    shared = [f"{SOURCE}/{name}.pxd" for name in names]
+    names = "_table _threads _raw _again _keeper _core _pool _span regions"
+    shared = [f"{SOURCE}/{name}.pxd" for name in names.split()]
     modules = [
         Extension(
             f"alloc.{name}",
