@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Since the last walk: arenas of threads that were seen; -1: the layout is not known. */
+/* Arenas of threads that the last walk saw; -1: the layout is not known. */
 static int alloc_heaps_seen;
 
 /* A thread walks.  Whose thread is not in a child of fork() is no longer there. */
