@@ -45,6 +45,21 @@ over.set()
     assert run(LIBRARY + code) == "True True True True"
 
 
+def test_an_arena_of_several_heaps_is_known(run):
+    """100 MB in use: more than one heap holds, and the thread that looks gets that arena."""
+    code = """
+alloc.install(numpy=False, preset='throughput')
+blocks = []
+def fill(): blocks.extend(libc.malloc(100_000) for _ in range(1000))
+thread = threading.Thread(target=fill)
+thread.start(); thread.join()
+alloc.trim()
+spans = {block >> 26 for block in blocks}
+print(len(spans) > 1, seen() >= 1)
+"""
+    assert run(LIBRARY + code) == "True True"
+
+
 def test_the_keeper_does_so_by_itself(run):
     code = """
 alloc.install(numpy=False)

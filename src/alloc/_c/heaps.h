@@ -154,20 +154,27 @@ static int alloc_heaps_know(char *arena) {
     return shift;
 }
 
+/* The arena of a thread's block; NULL: nothing there is as it should be. */
+static char *alloc_heaps_arena_of(const char *block) {
+    alloc_heap *heap = alloc_heap_of(block), *root;
+    if (!alloc_heaps_readable(heap, sizeof *heap) || heap->size > ALLOC_HEAPS_SPAN ||
+        (size_t)(block - (char *)heap) >= heap->size || !alloc_heap_is_thread(heap->arena))
+        return NULL;
+    root = alloc_heap_of(heap->arena); /* another one, where the arena has grown beyond it */
+    return alloc_heaps_readable(root, sizeof *root) && root->arena == heap->arena ? root->arena
+                                                                                  : NULL;
+}
+
 /* Sets alloc_heaps_first to this thread's arena, unless that is the initial one. */
 static void *alloc_heaps_find(void *unused) {
     char *block = malloc(4000); /* too large for the thread's own cache */
-    int shift = 0;
     (void)unused;
     if (block != NULL && *(size_t *)((uintptr_t)block - sizeof(size_t)) & ALLOC_HEAP_OTHER) {
-        alloc_heap *heap = alloc_heap_of(block);
-        if (alloc_heaps_readable(heap, sizeof *heap) && heap->size <= ALLOC_HEAPS_SPAN &&
-            (size_t)(block - (char *)heap) < heap->size && alloc_heap_of(heap->arena) == heap &&
-            alloc_heap_is_thread(heap->arena))
-            shift = alloc_heaps_know(heap->arena);
+        char *arena = alloc_heaps_arena_of(block);
+        int shift = arena != NULL ? alloc_heaps_know(arena) : 0;
         if (shift > 0) {
             alloc_heaps_shift = (size_t)shift;
-            alloc_heaps_first = heap->arena;
+            alloc_heaps_first = arena;
         } else if (shift == 0)
             alloc_heaps_seen = -1;
     }
