@@ -200,7 +200,7 @@ def _trim_glibc() -> int | None:
         return None
     before = resident()
     process.trim_glibc()
-    if "alloc._route" in sys.modules:  # not in a guest: what is not told is the host's
+    if "alloc._route" in sys.modules:  # not in a guest: those heaps are the host's
         from alloc._route import trim_heaps
 
         trim_heaps()

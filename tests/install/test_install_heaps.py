@@ -83,6 +83,17 @@ over.set()
     assert run(LIBRARY + code) == "True False"
 
 
+def test_in_a_guest_nobody_looks_into_glibc(run):
+    code = """
+import sys
+alloc.install()
+thread(True)
+print(alloc.installed().python, alloc.trim().glibc is not None, 'alloc._route' in sys.modules)
+over.set()
+"""
+    assert run(LIBRARY + code, env={"ALLOC_EMBEDDING": "guest"}) == "None True False"
+
+
 def test_an_unknown_layout_is_left_alone(run):
     """Heaps of another size than 64 MiB (glibc 2.35 and later): -1; else as ever."""
     code = """

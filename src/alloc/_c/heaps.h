@@ -20,7 +20,7 @@
 /* Arenas of threads that the last walk saw; -1: the layout is not known. */
 static int alloc_heaps_seen;
 
-/* A thread walks.  Whose thread is not in a child of fork() is no longer there. */
+/* A thread walks.  It may not be there in a child of fork(), where the keeper resets this. */
 static int alloc_heaps_busy;
 
 #if defined(__linux__) && defined(__GLIBC__) && UINTPTR_MAX > UINT32_MAX
