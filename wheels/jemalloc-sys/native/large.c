@@ -19,9 +19,13 @@
 #define GROWTH 16
 #define WORTH ((size_t)1 << 20) /* bytes that are worth the calls */
 
+/* Unless the arena's pages are to be kept for ever (a decay of -1). */
 static size_t
-purge(unsigned index, size_t dirty) {
+purge(arena_t *arena, unsigned index, size_t dirty) {
 	char name[32];
+	if (arena_decay_ms_get(arena, extent_state_dirty) < 0) {
+		return 0;
+	}
 	malloc_snprintf(name, sizeof name, "arena.%u.purge", index);
 	return je_mallctl(name, NULL, NULL, NULL, 0) == 0 ? dirty : 0;
 }
@@ -41,7 +45,7 @@ make_room(size_t most) {
 	for (i = 0; i < narenas_auto; i++) {
 		arena_t *arena = arena_get(TSDN_NULL, i, false);
 		size_t dirty = arena ? pa_shard_ndirty(&arena->pa_shard) << LG_PAGE : 0;
-		given += dirty >= WORTH ? purge(i, dirty) : 0;
+		given += dirty >= WORTH ? purge(arena, i, dirty) : 0;
 	}
 	return given;
 }
@@ -59,5 +63,5 @@ je_sys_large_bound(size_t least, size_t next) {
 		active = pa_shard_nactive(&arena->pa_shard) << LG_PAGE;
 	}
 	given = make_room(active + next);
-	return dirty > least && dirty > active + next ? given + purge(index, dirty) : given;
+	return dirty > least && dirty > active + next ? given + purge(arena, index, dirty) : given;
 }

@@ -24,6 +24,9 @@ slots = Slots()
 filled = je.je_sys_slots(ctypes.byref(other), ctypes.byref(slots))
 """
 
+# Without background threads free extents from the threshold on go at once.
+KEEPING = "oversize_threshold:2097152,narenas:1,background_thread:true,dirty_decay_ms:"
+
 
 def test_slots_take_every_layout_and_free_it_sized_or_not(fresh, prelude):
     out = fresh(
@@ -66,7 +69,7 @@ def test_free_large_blocks_go_back_where_they_are_more_than_those_in_use(fresh, 
         print(bound(0, 0))
         """,
         prelude=prelude,
-        env={"JE_MALLOC_CONF": "oversize_threshold:2097152,dirty_decay_ms:-1,narenas:1"},
+        env={"JE_MALLOC_CONF": KEEPING + "3600000"},
     )
     assert out == "0 0 0 True 0 0"
 
@@ -91,9 +94,25 @@ def test_free_pages_of_other_sizes_go_while_large_blocks_grow(fresh, prelude):
         print(bound(0, 4 * mib) > 6 * mib, bound(0, 4 * mib))
         """,
         prelude=prelude,
-        env={"JE_MALLOC_CONF": "oversize_threshold:2097152,dirty_decay_ms:-1,narenas:1"},
+        env={"JE_MALLOC_CONF": KEEPING + "3600000"},
     )
     assert out == "True 0 0 True 0 True 0"
+
+
+def test_pages_that_are_to_be_kept_for_ever_stay(fresh, prelude):
+    out = fresh(
+        """
+        bound = je.je_sys_large_bound
+        bound.restype, bound.argtypes = size_t, [size_t, size_t]
+        mib = 1 << 20
+        for p in [malloc(8 * mib) for _ in range(4)]: free(p)
+        for p in [malloc(mib // 2) for _ in range(20)]: free(p)
+        print(bound(0, 16 * mib), bound(0, 64 * mib))
+        """,
+        prelude=prelude,
+        env={"JE_MALLOC_CONF": KEEPING + "-1"},
+    )
+    assert out == "0 0"
 
 
 def test_slots_of_threads_that_come_and_go(fresh, prelude):

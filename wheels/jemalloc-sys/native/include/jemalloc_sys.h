@@ -98,8 +98,8 @@ je_sys_domain *je_sys_domains(je_sys_domain_functions *out);
 /* To be called before a large block is asked for: free pages of large blocks (option
  * `oversize_threshold`) are given back if they are more than `least` bytes, and more than
  * those in use and the `next` bytes together; those of other blocks when the large ones
- * come to be a sixteenth more than ever.  Returns bytes given back.  Any thread;
- * mostly three compares.  Not in builds of jemalloc 5.3.0. */
+ * come to be a sixteenth more than ever.  Arenas with a decay of -1 keep theirs.  Returns bytes
+ * given back.  Any thread; mostly three compares.  Not in builds of jemalloc 5.3.0. */
 size_t je_sys_large_bound(size_t least, size_t next);
 
 /* Ask the kernel for all pages of an extent at once (MADV_POPULATE_WRITE, Linux 5.14), while
