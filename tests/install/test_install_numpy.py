@@ -77,6 +77,36 @@ print('fine')
     assert run(code, env={"PYTHONMALLOC": allocator}) == "fine"
 
 
+def test_the_handler_takes_sizes_at_the_ends(run):
+    # Sizes are rounded to those of the blocks it keeps; the largest must not wrap to a small one.
+    code = f"""{HELP}
+import ctypes
+from alloc import _route
+alloc.install()
+size_t, pointer = ctypes.c_size_t, ctypes.c_void_p
+handler = _route.numpy_default_handler(np._core.multiarray._ARRAY_API)
+open_capsule = ctypes.pythonapi.PyCapsule_GetPointer
+open_capsule.restype, open_capsule.argtypes = pointer, [ctypes.py_object, ctypes.c_char_p]
+address = open_capsule(handler, b"mem_handler")
+functions = (pointer * 5).from_address(address + 128)
+malloc = ctypes.PYFUNCTYPE(pointer, pointer, size_t)(functions[1])
+free = ctypes.PYFUNCTYPE(None, pointer, pointer, size_t)(functions[4])
+most = ctypes.c_size_t(-1).value
+for size in 0, 1, 8, 9, 1024, 1025:
+    blocks = [malloc(None, size) for _ in range(20)]
+    assert None not in blocks and len(set(blocks)) == 20
+    for block in blocks:
+        ctypes.memset(block, 255, size)
+        free(None, block, size)
+    print(malloc(None, most), malloc(None, most - 7), end=" ")
+    again = [malloc(None, size) for _ in range(20)]
+    print(len(set(again) & set(blocks)) >= 7)
+"""
+    if by_raw():
+        pytest.skip("NumPy 2.5 and later: its handler is not ours")
+    assert run(code).split("\n") == ["None None True"] * 6
+
+
 def test_arrays_outlive_uninstall_and_go_home_from_other_threads(run):
     code = f"""{HELP}
 import threading

@@ -216,7 +216,7 @@ def dirty():
     return _route.number('stats.arenas.1.pdirty') * _route.number('arenas.page')
 alloc.install(numpy=False, preset=PRESET)
 blocks = [malloc((5 << 20) + (n << 18)) for n in range(12)]
-_route.control_number('arena.1.dirty_decay_ms', -1)  # time does not count here
+_route.control_number('arena.1.dirty_decay_ms', 3_600_000)  # time does not count here
 for block in blocks: free(block)
 before = dirty()
 malloc(20 << 20)

@@ -50,12 +50,6 @@ static inline int alloc_blocks_at_hand(void) {
 #endif
 }
 
-#if defined(_MSC_VER)
-#define ALLOC_APART
-#else
-#define ALLOC_APART __attribute__((noinline)) /* keeps what is left free of saved registers */
-#endif
-
 /* A block without memory that owns a new reference to `owner`, or NULL with MemoryError.
  * The caller fills in `ptr`: until then it is a freed one. */
 static inline alloc_block_object *alloc_block_new(alloc_native *owner, const alloc_table *table,

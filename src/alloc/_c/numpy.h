@@ -28,26 +28,28 @@ typedef struct { /* NEP 49: PyDataMem_Handler */
 #define ALLOC_NUMPY_DEFAULT "default_allocator"
 #define ALLOC_NUMPY_OURS "alloc_jemalloc"
 
-enum { ALLOC_NUMPY_BUCKETS = 65, ALLOC_NUMPY_DEPTH = 7 };
+enum { ALLOC_NUMPY_BUCKETS = 128, ALLOC_NUMPY_DEPTH = 7 };
 
 static struct {
     alloc_numpy_handler *handler;
     alloc_numpy_handler old;
     alloc_malloc_function volatile seen;
     /* Free blocks of up to 1 KiB, as NumPy's own functions keep them: the caller has
-     * the GIL, and the size at free is the array's. */
-    unsigned char counts[ALLOC_NUMPY_BUCKETS];
-    void *buckets[ALLOC_NUMPY_BUCKETS][ALLOC_NUMPY_DEPTH];
+     * the GIL, and the size at free is the array's.  In steps of 8 bytes, jemalloc's
+     * smallest class, which an extension may have given an array. */
+    unsigned depth; /* how many each bucket takes; 0: not routed */
+    struct {
+        size_t count; /* with the blocks one line of the processor's cache */
+        void *blocks[ALLOC_NUMPY_DEPTH];
+    } buckets[ALLOC_NUMPY_BUCKETS];
 } alloc_numpy;
 
-/* Of a size in steps of 16 bytes; 0: none.  jemalloc's smallest class has 8: nothing
- * below 16 is asked of it here. */
+/* ALLOC_NUMPY_BUCKETS or more: none.  0 bytes have none either. */
 static inline size_t alloc_numpy_bucket(size_t size) {
 #ifdef Py_GIL_DISABLED
-    return 0;
+    return ALLOC_NUMPY_BUCKETS;
 #else
-    size_t bucket = (size + 15) / 16;
-    return bucket < ALLOC_NUMPY_BUCKETS ? bucket : 0;
+    return (size - 1) / 8;
 #endif
 }
 
@@ -55,16 +57,21 @@ static inline int alloc_numpy_routed(void) {
     return alloc_numpy.seen == malloc && !(alloc_route.odd & ALLOC_EXHAUSTED);
 }
 
-static void *alloc_numpy_malloc(void *ctx, size_t size) {
+/* Nothing below 16 bytes is asked for: jemalloc's class of 8 is aligned to 8. */
+static ALLOC_APART void *alloc_numpy_malloc_rest(void *ctx, size_t size) {
     void *ptr;
-    if (alloc_numpy_routed()) {
-        size_t bucket = alloc_numpy_bucket(size);
-        if (bucket && alloc_numpy.counts[bucket])
-            return alloc_numpy.buckets[bucket][--alloc_numpy.counts[bucket]];
-        if (size <= ALLOC_ROUTE_MOST && (ptr = alloc_route_large(size < 16 ? 16 : size)) != NULL)
-            return ptr;
-    }
+    if (alloc_numpy_routed() && size <= ALLOC_ROUTE_MOST &&
+        (ptr = alloc_route_large(size < 16 ? 16 : size)) != NULL)
+        return ptr;
     return alloc_numpy.old.allocator.malloc(ctx, size);
+}
+
+static void *alloc_numpy_malloc(void *ctx, size_t size) {
+    size_t bucket = alloc_numpy_bucket(size);
+    if (ALLOC_LIKELY(bucket < ALLOC_NUMPY_BUCKETS && alloc_numpy.buckets[bucket].count &&
+                     alloc_numpy.seen == malloc))
+        return alloc_numpy.buckets[bucket].blocks[--alloc_numpy.buckets[bucket].count];
+    return alloc_numpy_malloc_rest(ctx, size);
 }
 
 static void *alloc_numpy_calloc(void *ctx, size_t count, size_t size) {
@@ -85,19 +92,20 @@ static void *alloc_numpy_calloc(void *ctx, size_t count, size_t size) {
     return alloc_numpy.old.allocator.calloc(ctx, count, size);
 }
 
-static void alloc_numpy_free(void *ctx, void *ptr, size_t size) {
-    if (alloc_je_owns(NULL, ptr)) {
-        size_t bucket = alloc_numpy_bucket(size);
-        /* An extension may have given an array 8 bytes of PyMem_RawMalloc's. */
-        if (ALLOC_UNLIKELY(size <= 8) && alloc_je.sallocx(ptr, 0) < 16)
-            alloc_je.free(ptr);
-        else if (bucket && alloc_numpy.seen && alloc_numpy.counts[bucket] < ALLOC_NUMPY_DEPTH)
-            alloc_numpy.buckets[bucket][alloc_numpy.counts[bucket]++] = ptr;
-        else
-            alloc_spare_or_free(ptr);
-    } else {
+static ALLOC_APART void alloc_numpy_free_rest(void *ctx, void *ptr, size_t size) {
+    if (alloc_je_owns(NULL, ptr))
+        alloc_spare_or_free(ptr);
+    else
         alloc_numpy.old.allocator.free(ctx, ptr, size);
-    }
+}
+
+static void alloc_numpy_free(void *ctx, void *ptr, size_t size) {
+    size_t bucket = alloc_numpy_bucket(size);
+    if (ALLOC_LIKELY(bucket < ALLOC_NUMPY_BUCKETS && alloc_je_owns(NULL, ptr) &&
+                     alloc_numpy.buckets[bucket].count < alloc_numpy.depth))
+        alloc_numpy.buckets[bucket].blocks[alloc_numpy.buckets[bucket].count++] = ptr;
+    else
+        alloc_numpy_free_rest(ctx, ptr, size);
 }
 
 static void *alloc_numpy_realloc(void *ctx, void *ptr, size_t size) {
@@ -151,8 +159,8 @@ static const char *alloc_numpy_attach(alloc_numpy_handler *handler) {
 static void alloc_numpy_empty(void) {
     size_t bucket;
     for (bucket = 0; bucket < ALLOC_NUMPY_BUCKETS; bucket++)
-        while (alloc_numpy.counts[bucket])
-            alloc_je.free(alloc_numpy.buckets[bucket][--alloc_numpy.counts[bucket]]);
+        while (alloc_numpy.buckets[bucket].count)
+            alloc_je.free(alloc_numpy.buckets[bucket].blocks[--alloc_numpy.buckets[bucket].count]);
 }
 
 /* Route or not.  The functions stay: live arrays need them. */
@@ -160,6 +168,7 @@ static void alloc_numpy_route(int on) {
     if (alloc_numpy.handler == NULL)
         return;
     alloc_numpy.seen = on ? alloc_route_libc() : NULL;
+    alloc_numpy.depth = on ? ALLOC_NUMPY_DEPTH : 0;
     if (!on)
         alloc_numpy_empty();
     strcpy(alloc_numpy.handler->name, on ? ALLOC_NUMPY_OURS : ALLOC_NUMPY_DEFAULT);

@@ -22,9 +22,11 @@
 #if defined(_MSC_VER)
 #define ALLOC_LIKELY(x) (x)
 #define ALLOC_UNLIKELY(x) (x)
+#define ALLOC_APART
 #else
 #define ALLOC_LIKELY(x) __builtin_expect(!!(x), 1)
 #define ALLOC_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define ALLOC_APART __attribute__((noinline)) /* keeps what is left free of saved registers */
 #endif
 
 #if defined(_WIN32)

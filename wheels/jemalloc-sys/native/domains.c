@@ -100,7 +100,9 @@ domain_free(const je_sys_domain *domain, void *ptr) {
 			return;
 		}
 	}
-	domain->rest.free(NULL, ptr);
+	if (ptr != NULL) { /* NumPy frees one for each scalar that it assigns */
+		domain->rest.free(NULL, ptr);
+	}
 }
 
 /* A block of a slab to another small class; jemalloc's rallocx() would do no other. */
