@@ -182,11 +182,14 @@ static void *alloc_heaps_find(void *unused) {
     return NULL;
 }
 
-/* In libc: the initial arena. */
+/* In libc: the initial arena.  Asked of the loader once, at some ten microseconds. */
 static int alloc_heaps_initial(const void *arena) {
+    static const void *known;
     Dl_info there, libc;
-    return dladdr(arena, &there) && dladdr((void *)(uintptr_t)&malloc_usable_size, &libc) &&
-           there.dli_fbase == libc.dli_fbase;
+    if (known == NULL && dladdr(arena, &there) &&
+        dladdr((void *)(uintptr_t)&malloc_usable_size, &libc) && there.dli_fbase == libc.dli_fbase)
+        known = arena;
+    return known == arena;
 }
 
 /* pre: alloc_heaps_busy.  A thread with the initial arena, as the initial one, asks another. */

@@ -66,22 +66,28 @@ static ALLOC_APART void *alloc_numpy_malloc_rest(void *ctx, size_t size) {
     return alloc_numpy.old.allocator.malloc(ctx, size);
 }
 
-static void *alloc_numpy_malloc(void *ctx, size_t size) {
+/* A block that was kept, or NULL. */
+static inline void *alloc_numpy_kept(size_t size) {
     size_t bucket = alloc_numpy_bucket(size);
     if (ALLOC_LIKELY(bucket < ALLOC_NUMPY_BUCKETS && alloc_numpy.buckets[bucket].count &&
                      alloc_numpy.seen == malloc))
         return alloc_numpy.buckets[bucket].blocks[--alloc_numpy.buckets[bucket].count];
-    return alloc_numpy_malloc_rest(ctx, size);
+    return NULL;
 }
 
-static void *alloc_numpy_calloc(void *ctx, size_t count, size_t size) {
-    void *ptr;
+static void *alloc_numpy_malloc(void *ctx, size_t size) {
+    void *ptr = alloc_numpy_kept(size);
+    return ALLOC_LIKELY(ptr != NULL) ? ptr : alloc_numpy_malloc_rest(ctx, size);
+}
+
+static ALLOC_APART void *alloc_numpy_calloc_rest(void *ctx, size_t count, size_t size) {
     size_t bytes;
+    void *ptr;
     if (!alloc_numpy_routed() || ALLOC_UNLIKELY(__builtin_mul_overflow(count, size, &bytes) ||
                                                 bytes > ALLOC_ROUTE_MOST))
         return alloc_numpy.old.allocator.calloc(ctx, count, size);
     if (bytes < 1024) {
-        ptr = alloc_numpy_malloc(ctx, bytes);
+        ptr = alloc_numpy_malloc_rest(ctx, bytes);
         return ptr ? memset(ptr, 0, bytes) : NULL;
     }
     if ((ptr = alloc_spare_calloc(count, size)) != NULL) {
@@ -90,6 +96,15 @@ static void *alloc_numpy_calloc(void *ctx, size_t count, size_t size) {
         return ptr;
     }
     return alloc_numpy.old.allocator.calloc(ctx, count, size);
+}
+
+static void *alloc_numpy_calloc(void *ctx, size_t count, size_t size) {
+    size_t bytes;
+    void *ptr;
+    if (ALLOC_LIKELY(!__builtin_mul_overflow(count, size, &bytes)) &&
+        (ptr = alloc_numpy_kept(bytes)) != NULL)
+        return memset(ptr, 0, bytes);
+    return alloc_numpy_calloc_rest(ctx, count, size);
 }
 
 static ALLOC_APART void alloc_numpy_free_rest(void *ctx, void *ptr, size_t size) {
