@@ -34,12 +34,12 @@ static struct {
     alloc_numpy_handler *handler;
     alloc_numpy_handler old;
     alloc_malloc_function volatile seen;
+    unsigned depth; /* how many each bucket takes; 0: not routed */
     /* Free blocks of up to 1 KiB, as NumPy's own functions keep them: the caller has
      * the GIL, and the size at free is the array's.  In steps of 8 bytes, jemalloc's
      * smallest class, which an extension may have given an array. */
-    unsigned depth; /* how many each bucket takes; 0: not routed */
     struct {
-        size_t count; /* with the blocks one line of the processor's cache */
+        size_t count; /* beside the blocks: mostly in one line of the processor's cache */
         void *blocks[ALLOC_NUMPY_DEPTH];
     } buckets[ALLOC_NUMPY_BUCKETS];
 } alloc_numpy;
