@@ -30,8 +30,8 @@ WARM = os.path.join(NATIVE, "warm.ld")
 TCACHE_HEADER = os.path.join(TCACHE, "jemalloc", "internal", "tcache_types.h")
 LIBS = ["-lm", "-lpthread", "-ldl"]
 # What needs fast paths in headers, and what of jemalloc's it comes before.
-INLINED = ["domains.o", "flush.o", "large.o", "prefault.o", "slabs.o"]
-WRAPPED = ["arena_ptr_array_flush", "ecache_alloc_grow"]
+INLINED = ["domains.o", "fill.o", "flush.o", "large.o", "prefault.o", "slabs.o"]
+WRAPPED = ["arena_ptr_array_flush", "bin_slab_reg_alloc_batch", "ecache_alloc_grow"]
 
 TARGETS = {
     "private": "lib/libjemalloc_pic.a",

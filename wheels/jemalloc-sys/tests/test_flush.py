@@ -105,3 +105,49 @@ def test_threads_free_what_others_made_while_they_make_more(fresh, prelude):
         prelude=prelude + COUNTS,
     )
     assert out == "0"
+
+
+@pytest.mark.parametrize("size", [8, 16, 64, 112, 512, 1024, 14336])
+def test_neighbours_go_and_come_together(fresh, prelude, size):
+    """Runs upwards, downwards, across the end of a slab, and with gaps: none in use is granted."""
+    out = fresh(
+        f"""
+        import random
+        chance = random.Random({size})
+        def neighbours(blocks):
+            runs = [[blocks[0]]]
+            for p in blocks[1:]:
+                if p == runs[-1][-1] + {size}: runs[-1].append(p)
+                else: runs.append([p])
+            return runs
+        flush()
+        before = counts({size})
+        held = {{malloc({size}) for _ in range(4000)}}
+        longest = 0
+        for turn in range(60):
+            some = sorted(held)
+            most = chance.choice((3, 12, 70, 400))
+            at, gone = 0, []
+            while at < len(some):
+                part = some[at : at + chance.randrange(1, most)]
+                at += len(part) + chance.randrange(0, most)
+                gone += part[:: chance.choice((1, 1, 1, -1, -1, -1, 2, -2))]
+            for p in gone: free(p)
+            held -= set(gone)
+            flush()
+            assert counts({size})[0] == before[0] + len(held), turn
+            again = [malloc({size}) for _ in gone]
+            longest = max(longest, *map(len, neighbours(again)))
+            assert len(set(again)) == len(gone) and not held & set(again), turn
+            held |= set(again)
+            flush()
+            assert counts({size})[0] == before[0] + 4000, turn
+        for p in sorted(held, reverse=True): free(p)
+        flush()
+        after = counts({size})
+        print(longest >= 4, after[0] == before[0], after[1] <= before[1] + 1)
+        """,
+        prelude=prelude + COUNTS,
+        env={"JE_MALLOC_CONF": "narenas:1"},
+    )
+    assert out == "True True True"
