@@ -20,8 +20,8 @@ page faults in thousands.  Medians (least-most).  Trimming has no way into CPyth
 
 *CPU* is CPU time of the process, start-up and the second of waiting included, against
 stock's: the mean of the fastest third of the runs, as others on the machine only ever make a
-run slower (quartiles of the round-by-round ratios).  *{CONTROL}* is stock a second time: what
-it is from 1.00 is the error.  Configurations with few rounds have a larger one.
+run slower (quartiles of the round-by-round ratios).  *{CONTROL}* is stock a second time: as
+far as it is from 1.00, a ratio says nothing.  With two rounds, as rivals have, that can be half.
 
 *preload* is `LD_PRELOAD` of jemalloc-sys' own library, so the same version and build.
 
