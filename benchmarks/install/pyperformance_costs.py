@@ -97,7 +97,7 @@ def report(mode, names, found):
     lines = [
         f"`python benchmarks/install/pyperformance_costs.py --mode {mode} --write`, {machine()}.",
         f"Mode `{mode}` against stock on {len(names)} of the script's {len(LOOPS)} benchmarks"
-        + (" (the run was cut short):" if len(names) < len(LOOPS) else ":"),
+        + (" (the others were left out):" if len(names) < len(LOOPS) else ":"),
         "instructions of the work (cachegrind, start-up subtracted), its page faults, those of",
         "the whole run. All threads count, and under valgrind the keeper looks some 50 times as",
         "often for the same work. Where dicts and names lie decides some lookups: one run differs",

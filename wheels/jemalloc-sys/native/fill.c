@@ -2,7 +2,7 @@
  *
  * jemalloc takes them out of the slab's bitmap one by one.  In a slab that is new, or whose
  * regions were given back together, free regions lie side by side: here such a run is taken
- * at once, at a third of the instructions.  Which regions are taken, and in which order, is
+ * at once, at half the instructions.  Which regions are taken, and in which order, is
  * jemalloc's: the lowest.
  *
  * Linked with --wrap; where a linker cannot, leave this file out.  Compiled with jemalloc's
