@@ -94,10 +94,11 @@ def several(mode, names, layouts, found):
 def report(mode, names, found):
     found = {key[:2]: value for key, value in found.items()}
     ratios = {name: found[mode, name][0] / found["stock", name][0] for name in names}
+    without = [name for name in LOOPS if name not in names]
     lines = [
         f"`python benchmarks/install/pyperformance_costs.py --mode {mode} --write`, {machine()}.",
         f"Mode `{mode}` against stock on {len(names)} of the script's {len(LOOPS)} benchmarks"
-        + (" (the others were left out):" if len(names) < len(LOOPS) else ":"),
+        + (f" (without {', '.join(without)}):" if without else ":"),
         "instructions of the work (cachegrind, start-up subtracted), its page faults, those of",
         "the whole run. All threads count, and under valgrind the keeper looks some 50 times as",
         "often for the same work. Where dicts and names lie decides some lookups: one run differs",

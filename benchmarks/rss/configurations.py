@@ -34,7 +34,7 @@ CONFIGURATIONS: dict[str, tuple[dict[str, str], str, str]] = {
     "alloc hybrid, throughput": ({}, "hybrid", "throughput"),
 }  # fmt: skip
 
-RIVALS = [name for name in CONFIGURATIONS if not name.startswith(("stock again", "alloc"))]
+RIVALS = [name for name in CONFIGURATIONS if not name.startswith((CONTROL, "alloc"))]
 QUICK = ["stock", "glibc both", "preload, decay 0.5 s", "alloc hybrid", "alloc full"]
 OURS = ("alloc full", "alloc hybrid")
 if sys.version_info < (3, 12):
