@@ -34,5 +34,5 @@ cdef extern from "_c/heaps.h" nogil:
 
 cdef extern from "_c/spare.h" nogil:
     void spare_switch "alloc_spare_switch"(int on)
-    size_t spare_empty "alloc_spare_empty"(bint idle)
+    size_t spare_empty "alloc_spare_empty"()
     size_t spare_bytes "alloc_spare_bytes"()

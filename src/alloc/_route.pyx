@@ -273,7 +273,7 @@ def empty_spares():
     cdef size_t bytes
     c_numpy_empty()
     with nogil:
-        bytes = spare_empty(False)
+        bytes = spare_empty()
     return bytes
 
 

@@ -66,7 +66,8 @@ print(before >= 100_000, _route.figures()['spare'])
     assert run(RAW + code) == "True 0"
 
 
-def test_an_idle_one_goes_without_another_decay(run):
+@pytest.mark.parametrize("size", [0, 131_072], ids=["alone", "while another is used"])
+def test_an_idle_one_goes_without_another_decay(run, size):
     code = f"""
 import time
 alloc.install(numpy=False, preset='throughput')        # its decay is 5 s
@@ -76,6 +77,7 @@ free(block)
 end = time.monotonic() + {seconds(4)}
 while held - rss() < 2 and time.monotonic() < end:
     time.sleep(0.05)
+    if {size}: free(malloc({size}))
 print(held - rss() >= 2)
 """
     assert run(RAW + code) == "True"

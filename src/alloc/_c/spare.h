@@ -5,7 +5,7 @@
  * Programs that use such blocks mostly drop one and ask for its like at once: arrays of
  * NumPy, buffers of files, growing lists.  So eight are kept aside in the whole
  * process, of which only one may have more than 1 MiB and only two more than 256 KiB, 6.5
- * MiB at most; they are given back when two looks of the keeper find nothing moved (keeper.h).
+ * MiB at most; one that two looks of the keeper find there goes back (keeper.h).
  *
  * No locks: a slot is one word, and whoever takes it out owns the block.  Blocks in
  * slots are live for jemalloc.
@@ -42,7 +42,7 @@ static struct {
     int on;
     int stirred;    /* the keeper knows that there is something to look at */
     unsigned turn;  /* whose block goes when all slots are full; races are harmless */
-    unsigned moves; /* since the last look: only whether any; likewise */
+    unsigned char fresh[ALLOC_SPARES]; /* filled since the last look; likewise */
 } alloc_spare;
 
 static void alloc_keeper_wake(void);
@@ -80,7 +80,6 @@ static void *alloc_spare_take(size_t size) {
             __atomic_compare_exchange_n(&alloc_spare.slots[i], &word, 0, 0, __ATOMIC_ACQUIRE,
                                         __ATOMIC_RELAXED)) {
             void *ptr = (void *)(alloc_je.base + (word & (((uint64_t)1 << 48) - 1)));
-            alloc_spare.moves = 1;
             alloc_spare_note(ptr);
             return ptr;
         }
@@ -115,7 +114,6 @@ static void alloc_spare_free(void *ptr) {
         alloc_je.free(ptr);
         return;
     }
-    alloc_spare.moves = 1;
     if (!__atomic_load_n(&alloc_spare.stirred, __ATOMIC_RELAXED) &&
         !__atomic_exchange_n(&alloc_spare.stirred, 1, __ATOMIC_RELAXED))
         alloc_keeper_wake();
@@ -123,10 +121,13 @@ static void alloc_spare_free(void *ptr) {
         uint64_t none = 0;
         if (__atomic_load_n(&alloc_spare.slots[i], __ATOMIC_RELAXED) == 0 &&
             __atomic_compare_exchange_n(&alloc_spare.slots[i], &none, word, 0,
-                                        __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+                                        __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
+            alloc_spare.fresh[i] = 1;
             return;
+        }
     }
     i = (int)(alloc_spare.turn++ % (unsigned)slots);
+    alloc_spare.fresh[i] = 1;
     alloc_spare_release(__atomic_exchange_n(&alloc_spare.slots[i], word, __ATOMIC_ACQ_REL));
 }
 
@@ -141,17 +142,14 @@ static void alloc_spare_forget(uint64_t word) {
         madvise((void *)at, end - at, MADV_DONTNEED);
 }
 
-/* Give all back to jemalloc, those that were `idle` without their pages.  Any thread.
- * Returns bytes. */
-static size_t alloc_spare_empty(int idle) {
+/* Give all back to jemalloc.  Any thread.  Returns bytes. */
+static size_t alloc_spare_empty(void) {
     size_t bytes = 0;
     int i;
     __atomic_store_n(&alloc_spare.stirred, 0, __ATOMIC_RELAXED);
     for (i = 0; i < ALLOC_SPARES; i++) {
         uint64_t word = __atomic_exchange_n(&alloc_spare.slots[i], 0, __ATOMIC_ACQUIRE);
         bytes += (size_t)(word >> 48) << 12;
-        if (idle)
-            alloc_spare_forget(word);
         alloc_spare_release(word);
     }
     return bytes;
@@ -166,21 +164,30 @@ static size_t alloc_spare_bytes(void) {
     return bytes;
 }
 
-/* The keeper's look.  Returns whether there is something to come back for. */
+/* The keeper's look: blocks that were there at the last one go back, without their pages,
+ * whatever moved in other slots.  Returns whether there is something to come back for. */
 static int alloc_spare_look(void) {
-    int moved = alloc_spare.moves;
-    alloc_spare.moves = 0;
-    if (!moved) {
-        alloc_spare_empty(1);
-        return 0;
+    int i, fresh = 0;
+    for (i = 0; i < ALLOC_SPARES; i++) {
+        uint64_t word = __atomic_load_n(&alloc_spare.slots[i], __ATOMIC_RELAXED);
+        if (word && alloc_spare.fresh[i]) {
+            fresh = 1;
+        } else if (word) {
+            word = __atomic_exchange_n(&alloc_spare.slots[i], 0, __ATOMIC_ACQUIRE);
+            alloc_spare_forget(word);
+            alloc_spare_release(word);
+        }
+        alloc_spare.fresh[i] = 0;
     }
-    return alloc_spare_bytes() != 0;
+    if (!fresh)
+        __atomic_store_n(&alloc_spare.stirred, 0, __ATOMIC_RELAXED);
+    return fresh || alloc_spare_bytes() != 0;
 }
 
 static void alloc_spare_switch(int on) {
     alloc_spare.on = on;
     if (!on)
-        alloc_spare_empty(0);
+        alloc_spare_empty();
 }
 
 /* jemalloc's functions, with the spare blocks in front. */
