@@ -1,5 +1,6 @@
 """The threads that give memory back, across forks and at the interpreter's end."""
 
+import subprocess
 import sys
 
 import pytest
@@ -169,6 +170,54 @@ print(started, until(lambda: threads() > 1 and _route.keeping()), _route.control
 """
     )
     assert run(code, before=["-W", "error"]) == "True True True"
+
+
+LINGER = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <time.h>
+static void *linger(void *unused) {
+    struct timespec a_while = {0, 1000000};
+    nanosleep(&a_while, 0);
+    return unused;
+}
+int pthread_join(pthread_t thread, void **value) {
+    int (*join)(pthread_t, void **) = dlsym(RTLD_NEXT, "pthread_join");
+    int error = join(thread, value);
+    pthread_create(&thread, 0, linger, 0);
+    pthread_detach(thread);
+    return error;
+}
+"""
+
+
+@pytest.mark.needs_cc
+@pytest.mark.parametrize("ours", ["alloc.install(numpy=False)", "jemalloc()"])
+def test_a_fork_waits_until_the_kernel_counts_no_thread_of_ours(run, tmp_path, ours):
+    """A joined thread is counted for a moment: here, for a millisecond."""
+    (tmp_path / "linger.c").write_text(LINGER)
+    library = str(tmp_path / "linger.so")
+    source = str(tmp_path / "linger.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    code = f"""
+import os
+seen = []
+tasks = lambda: os.stat('/proc/self/task').st_nlink
+os.register_at_fork(before=lambda: seen.append(tasks()))    # runs after what comes later
+none = tasks()
+import alloc
+def jemalloc():
+    alloc.jemalloc.load()
+    alloc.jemalloc.set_background_threads(True)
+{ours}
+kept = [object() for _ in range(200_000)]
+started = tasks() - none
+pid = os.fork()
+if not pid: os._exit(7)
+print(os.waitpid(pid, 0)[1] >> 8, started > 0, seen == [none])
+"""
+    assert run(code, env={"LD_PRELOAD": library}) == "7 True True"
 
 
 def test_threads_come_back_where_the_main_thread_runs_no_python(run):

@@ -15,7 +15,9 @@
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "chunks.h"
 #include "idle.h"
@@ -309,25 +311,46 @@ static int alloc_keeper_background(int on) {
     return error;
 }
 
-/* Stop the thread and wait for it.  pre: not the GIL: the thread may want it. */
-static void alloc_keeper_stop(void) {
+/* Stop the thread and wait for it; whether there was one.  pre: not the GIL: the thread
+ * may want it. */
+static int alloc_keeper_stop(void) {
+    int there;
     pthread_mutex_lock(&alloc_keeper.lock);
+    there = alloc_keeper.there;
     __atomic_add_fetch(&alloc_keeper.generation, 1, __ATOMIC_ACQ_REL);
     pthread_cond_signal(&alloc_keeper.stir);
     alloc_keeper_join();
     pthread_mutex_unlock(&alloc_keeper.lock);
+    return there;
 }
 
-/* A fork begins: no threads, until as many forks have ended.  pre: not the GIL. */
+/* The kernel's number of our threads, with a constant added; 0: not known. */
+static long alloc_tasks(void) {
+    struct stat about;
+    return stat("/proc/self/task", &about) == 0 ? (long)about.st_nlink : 0;
+}
+
+/* A fork begins: no threads, until as many forks have ended.  pre: not the GIL.
+ *
+ * The kernel counts a thread a little longer than pthread_join() waits for it, and by that
+ * count CPython 3.12 and newer warn of a fork.  So this waits for the count, 2 ms at most:
+ * threads of others come and go. */
 static void alloc_keeper_pause(void) {
-    unsigned char off = 0;
+    static const struct timespec moment = {0, 20000};
+    unsigned char off = 0, on = 0;
+    size_t length = 1;
+    long tasks = alloc_tasks();
+    int left;
     __atomic_add_fetch(&alloc_keeper.paused, 1, __ATOMIC_ACQ_REL);
-    alloc_keeper_stop();
+    tasks -= alloc_keeper_stop();
     if (ALLOC_READ(background)) {
         pthread_mutex_lock(&alloc_keeper.others);
-        alloc_je.mallctl("background_thread", NULL, NULL, &off, 1);
+        if (alloc_je.mallctl("background_thread", &on, &length, &off, 1) == 0)
+            tasks -= on; /* max_background_threads is 1 (ALLOC_JE_OPTIONS) */
         pthread_mutex_unlock(&alloc_keeper.others);
     }
+    for (left = 100; left > 0 && alloc_tasks() > tasks; left--)
+        nanosleep(&moment, NULL);
 }
 
 static void alloc_keeper_threads_back(void) {
