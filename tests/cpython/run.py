@@ -107,11 +107,12 @@ def explanations(path):
 
 
 def applies(explanation, mode):
-    version = "%d.%d" % sys.version_info[:2]
-    return all(
-        any(fnmatch.fnmatchcase(value, one) for one in pattern.split(","))
-        for value, pattern in ((version, explanation[0]), (mode, explanation[1]))
-    )
+    """A pattern names versions as 3.12, or with their third part."""
+    major, minor, micro = sys.version_info[:3]
+    versions = (f"{major}.{minor}", f"{major}.{minor}.{micro}")
+    return any(
+        fnmatch.fnmatchcase(version, one) for one in explanation[0].split(",") for version in versions
+    ) and any(fnmatch.fnmatchcase(mode, one) for one in explanation[1].lstrip("~").split(","))
 
 
 def names(explanation, test):
@@ -180,7 +181,7 @@ def main():
                         unexplained.append(name)
     gone = [
         e for e in known
-        if e not in used and any(applies(e, mode) for mode in modes)
+        if e not in used and e[1][0] != "~" and any(applies(e, mode) for mode in modes)
         and any(f"{module}." in e[2] or f"{module}_" in e[2] for module in modules)
     ]  # fmt: skip
     for explanation in gone:
