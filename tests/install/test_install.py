@@ -34,7 +34,7 @@ if {mode!r} != 'arenas':
     later = alloc.installed()
     assert later.blocks - blocks > 4000, (blocks, later)
 if {mode!r} != 'full':
-    more = [object() for _ in range(100_000)]
+    more = [object() for _ in range(300_000)]
     assert alloc.installed().arenas > 1 << 20
 print(now.routed)
 """

@@ -1,7 +1,7 @@
 /* Giving back what pymalloc keeps: pools without a block, and the unused ends of
  * nearly empty ones.  pymalloc itself returns an arena only when all of it is free.
  *
- * This knows the layout of a pool's header (CPython 3.10 to 3.14, with the GIL):
+ * This knows the layout of a pool's header (CPython 3.10 to 3.15, with the GIL):
  * an empty pool that claims to have held no size class is initialised anew when it
  * is used, so its pages other than the header's may go.  Of a pool in use, the
  * blocks behind the last live one are made "never handed out" again.  Each pool is
@@ -45,7 +45,7 @@ static struct {
     unsigned long pages;              /* OS pages given back so far */
 } alloc_pools;
 
-#if PY_VERSION_HEX >= 0x030A0000 && PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED)
+#if PY_VERSION_HEX >= 0x030A0000 && PY_VERSION_HEX < 0x03100000 && !defined(Py_GIL_DISABLED)
 #define ALLOC_POOLS 1
 
 /* The header of the pool of a block, if that memory can be read at all. */

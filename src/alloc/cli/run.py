@@ -279,12 +279,20 @@ def run_path(path):
         execute(run_file, absolute(path))
 
 
+def program_at(path):
+    """What the interpreter adds for a program that is a file."""
+    names = {"__file__": path}
+    if sys.version_info < (3, 15):
+        names["__cached__"] = None
+    return names
+
+
 def run_stdin():
     """The program that stands on standard input, or a prompt."""
     names = fresh_main()
     if sys.stdin is None:
         return
-    names.update(__file__="<stdin>", __cached__=None)
+    names.update(program_at("<stdin>"))
     if sys.stdin.isatty():
         import code
         from contextlib import suppress
@@ -315,9 +323,7 @@ def run_file(path):
             file=sys.stderr,
         )
         sys.exit(2)
-    names["__loader__"] = loader
-    names["__file__"] = path
-    names["__cached__"] = None
+    names.update(program_at(path), __loader__=loader)
     exec(code, names)
 
 
