@@ -254,16 +254,19 @@ def _apply_preset(name: str) -> None:
     _route.trim_glibc(glibc)
     if glibc and name == "low_memory" and not glibc_is_tuned:
         process.fix_glibc_threshold(GLIBC_THRESHOLD)
-    _route.huge_pages(name != "low_memory" and _asks_for_huge_pages())
+    given = _huge_pages_given()
+    everywhere = given != "always" or name == "throughput" or _route.text("opt.thp") != "default"
+    asked = given == "madvise" or not everywhere
+    _route.huge_pages(asked and name != "low_memory", everywhere)
 
 
-def _asks_for_huge_pages() -> bool:
-    """Linux: whether huge pages come to those who ask (``madvise``)."""
+def _huge_pages_given() -> str:
+    """Linux: to whom the kernel gives huge pages: ``always``, ``madvise``, ``never``."""
     try:
         with open("/sys/kernel/mm/transparent_hugepage/enabled", encoding="utf-8") as file:
-            return "[madvise]" in file.read()
+            return file.read().partition("[")[2].partition("]")[0]
     except OSError:
-        return False
+        return "never"
 
 
 def _background(on: bool) -> None:

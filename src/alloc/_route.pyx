@@ -87,6 +87,7 @@ cdef extern from "_c/route.h":
     bint arenas_on_top "alloc_route_arenas_on_top"()
     bint route_traced "alloc_route_traced"()
     void route_prefault "alloc_route_prefault"(bint on)
+    void huge_everywhere "alloc_route_huge_everywhere"(bint on)
     void route_turn "alloc_route_turn"(int domain, malloc_function libc)
     void route_count "alloc_route_count"(bint on)
     malloc_function libc_malloc "alloc_route_libc"()
@@ -246,9 +247,11 @@ def traced():
     return bool(route_traced())
 
 
-def huge_pages(bint on):
-    """Ask the kernel for huge pages for blocks of 4 MiB and more."""
-    c_route.huge_pages = on
+def huge_pages(bint asked, bint everywhere):
+    """Whether blocks of 4 MiB and more ask the kernel for huge pages; ``everywhere``: whether
+    all our memory takes those that the system gives unasked."""
+    c_route.huge_pages = asked
+    huge_everywhere(everywhere)
 
 
 def spare(bint on):
@@ -427,6 +430,16 @@ def number(str key):
     if je_number(key.encode(), &value):
         raise KeyError(key)
     return value
+
+
+def text(str key):
+    """A word that jemalloc's ``mallctl`` knows; ``KeyError`` for one it does not."""
+    cdef const char *value = NULL
+    cdef size_t length = sizeof(value)
+    cdef bytes name = key.encode()
+    if je.mallctl is NULL or je.mallctl(name, &value, &length, NULL, 0) or value is NULL:
+        raise KeyError(key)
+    return value.decode()
 
 
 def epoch():

@@ -137,6 +137,9 @@ static int alloc_chunks_reserve(void) {
             munmap(at, size + ALLOC_CHUNK);
             continue;
         }
+#ifdef MADV_NOHUGEPAGE
+        madvise(alloc_chunks.chunks, table, MADV_NOHUGEPAGE); /* few of its pages are used */
+#endif
         /* Never at the mapping's own start: the kernel would merge the first chunks
          * with a neighbour, and nobody could tell whose the resident pages are. */
         alloc_chunks.base = ((uintptr_t)at + ALLOC_CHUNK) & ~(uintptr_t)(ALLOC_CHUNK - 1);

@@ -93,6 +93,27 @@ static void alloc_route_advise(void *ptr, size_t size) {
 #endif
 }
 
+/* Where the system gives huge pages to everybody: to our ranges as well, or only to blocks
+ * that ask.  The kernel fills the gaps of a huge page, at once or, some minutes later, around
+ * a single live page; so what was given back would return.  The flag is the addresses', for
+ * good.  Ranges that were never told are left alone. */
+static void alloc_route_huge_everywhere(int on) {
+#ifdef MADV_NOHUGEPAGE
+    static int told;
+    if (on && !told)
+        return;
+    told = 1;
+    memset(alloc_advised, 0, sizeof alloc_advised);
+    if (alloc_je.length)
+        madvise((void *)alloc_je.base, alloc_je.length, on ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    if (alloc_chunks.length)
+        madvise((void *)alloc_chunks.base, alloc_chunks.length,
+                on ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+#else
+    (void)on;
+#endif
+}
+
 /* A block of any size; for those that thread caches do not serve well. */
 static void *alloc_route_large(size_t size) {
     void *ptr = alloc_spare_malloc(size);

@@ -312,6 +312,11 @@ reserve(void) {
 		range_base = ((uintptr_t)at + CHUNK - 1) & ~(uintptr_t)(CHUNK - 1);
 		range_end = range_base + size;
 		bump = range_base;
+#ifdef MADV_NOHUGEPAGE
+		/* Of these addresses loading touches a few pages here and there, which
+		 * would be 4 MiB where the system gives huge pages unasked. */
+		madvise((void *)range_base, START_LEAST, MADV_NOHUGEPAGE);
+#endif
 		return;
 	}
 }

@@ -379,6 +379,30 @@ def test_second_copy_does_not_start(fresh, tmp_path):
     )
 
 
+@pytest.mark.skipif(
+    not os.path.exists("/sys/kernel/mm/transparent_hugepage"), reason="no huge pages to refuse"
+)
+def test_what_loading_touches_takes_no_huge_pages(fresh):
+    out = fresh(
+        """
+        import re
+        def refused(address):
+            inside = False
+            for line in open("/proc/self/smaps"):
+                span = re.match("([0-9a-f]+)-([0-9a-f]+) ", line)
+                if span:
+                    inside = int(span[1], 16) <= address < int(span[2], 16)
+                elif inside and line.startswith("VmFlags:"):
+                    return "nh" in line.split()
+        mib = 1 << 20
+        # Not base itself: jemalloc maps, tries and unmaps a page there.
+        print(refused(base + mib), refused(base + 16 * mib - 1), refused(base + 16 * mib))
+        print(used() < 16 * mib)
+        """
+    )
+    assert out == "True True False\nTrue"
+
+
 def test_memory_goes_back(fresh):
     out = fresh(
         """
