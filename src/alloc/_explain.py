@@ -173,6 +173,12 @@ def _else(ledger: Ledger) -> list[str]:
             f"{mib(ledger.process.lazy_free)} were given back already; the kernel takes them "
             "when it needs them."
         )
+    if (ledger.process.huge or 0) >= 16 * WORTH:
+        lines.append(
+            f"{mib(ledger.process.huge or 0)} are in huge pages, gaps between live blocks "
+            "included. Where the kernel gives them to everybody (transparent_hugepage/enabled: "
+            "always), install() leaves them to large blocks."
+        )
     if ledger.process.swap:
         lines.append(f"{mib(ledger.process.swap)} more are in swap.")
     return lines

@@ -36,10 +36,6 @@ MODES = {
 }
 """What each mode routes: domains of ``PyMem_SetAllocator``, and pymalloc's arenas."""
 
-DEFAULT_MODE = "full" if sys.version_info >= (3, 12) and not FREE_THREADED else "hybrid"
-"""From 3.12 on pymalloc finds its state by way of the interpreter, and jemalloc's caches are
-cheaper; before, pymalloc is (benchmarks/results/install.md)."""
-
 PRESETS = {
     "throughput": {"decay_ms": 5000, "background": True},
     "balanced": {"decay_ms": 500, "background": True},
@@ -337,9 +333,9 @@ def install(
 ) -> Installed:
     """Move CPython's memory, and NumPy's array data, to jemalloc: for applications.
 
-    ``python`` is ``"full"`` (the default from CPython 3.12 on: all blocks move),
-    ``"hybrid"`` (the default before, and without a GIL: pymalloc stays for up to 512
-    bytes, its arenas and all larger blocks move), ``"arenas"`` or ``False``.
+    ``python`` is ``"full"`` (the default from CPython 3.12 on with a shared libpython: all
+    blocks move), ``"hybrid"`` (the default else, and without a GIL: pymalloc stays for up to
+    512 bytes, its arenas and all larger blocks move), ``"arenas"`` or ``False``.
     ``preset`` is ``"balanced"`` (the default), ``"throughput"`` or ``"low_memory"``.
     What is left out comes from ``ALLOC_INSTALL`` and ``ALLOC_PRESET``.  ``numpy``
     concerns NumPy up to 2.4; arrays of later ones are of the RAW domain.
@@ -365,14 +361,22 @@ def install(
         return _install(wanted, numpy, preset)
 
 
+def default_mode() -> str:
+    """From 3.12 on pymalloc finds its state by way of the thread's, for which a shared
+    libpython makes a call: there jemalloc's caches are cheaper, elsewhere pymalloc is
+    (benchmarks/results/install.md)."""
+    late = sys.version_info >= (3, 12) and not FREE_THREADED
+    return "full" if late and process is not None and process.python_is_shared() else "hybrid"
+
+
 def _mode(python: str | bool | None) -> str | None:
     """The mode's name, ``None`` for none, or ``"off"`` as the deployer said."""
     if python is None:
-        return value(environ, "ALLOC_INSTALL") or DEFAULT_MODE
+        return value(environ, "ALLOC_INSTALL") or default_mode()
     if python is False:
         return None
     if python is True:
-        return DEFAULT_MODE
+        return default_mode()
     if python not in MODES:
         raise ValueError(f"python is {python!r}: use one of {', '.join(MODES)}, or False")
     return python

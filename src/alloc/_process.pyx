@@ -21,6 +21,7 @@ cdef extern from "_c/probe.h":
     void stack_scan "alloc_stack_scan"(stack_facts *out)
     void c_main_image "alloc_main_image"(char *path, size_t room)
     void c_malloc_provider "alloc_malloc_provider"(char *file, size_t room, const char **allocator)
+    int c_python_is_shared "alloc_python_is_shared"()
     const void *c_exported_host "alloc_exported_host"()
     int c_glibc_accounts "alloc_glibc_accounts"(size_t *in_use, size_t *mapped)
     int c_glibc_serves "alloc_glibc_serves"()
@@ -45,6 +46,11 @@ def main_image():
     cdef char path[4096]
     c_main_image(path, sizeof(path))
     return (<bytes>path).decode(errors="surrogateescape")
+
+
+def python_is_shared():
+    """Whether CPython is a library of its own (``libpython3.x.so``) in this process."""
+    return c_python_is_shared() != 0
 
 
 def exported_host():

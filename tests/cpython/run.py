@@ -110,9 +110,11 @@ def applies(explanation, mode):
     """A pattern names versions as 3.12, or with their third part."""
     major, minor, micro = sys.version_info[:3]
     versions = (f"{major}.{minor}", f"{major}.{minor}.{micro}")
-    return any(
-        fnmatch.fnmatchcase(version, one) for one in explanation[0].split(",") for version in versions
-    ) and any(fnmatch.fnmatchcase(mode, one) for one in explanation[1].lstrip("~").split(","))
+    patterns = explanation[0].split(","), explanation[1].lstrip("~").split(",")
+    return all(
+        any(fnmatch.fnmatchcase(value, one) for value in values for one in wanted)
+        for values, wanted in zip((versions, (mode,)), patterns)
+    )
 
 
 def names(explanation, test):

@@ -17,6 +17,24 @@ ROUTED = {
 }
 
 
+def test_the_default_is_full_where_pymalloc_is_dear(run):
+    """A shared libpython, from 3.12 on; a build without a GIL has RAW only."""
+    code = """
+import sys
+from alloc import _installing
+class Process:
+    def __init__(self, shared): self.python_is_shared = lambda: shared
+found = []
+for process in (_installing.process, Process(True), Process(False), None):
+    _installing.process = process
+    found.append(_installing.default_mode())
+late = sys.version_info >= (3, 12) and "free-threading" not in sys.version
+print(*found, 'full' if late else 'hybrid')
+"""
+    here, shared, part, nothing, late = run(code).split()
+    assert (here, shared, part, nothing) == (MODE, late, "hybrid", "hybrid")
+
+
 @pytest.mark.needs_pymalloc
 @pytest.mark.parametrize("mode", ROUTED)
 def test_a_mode_routes_what_it_says(run, mode):

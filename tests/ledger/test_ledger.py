@@ -142,6 +142,23 @@ def test_it_sees_routed_memory(python, mode):
 
 @pytest.mark.needs_pymalloc
 @pytest.mark.needs_kernel
+def test_explain_tells_of_huge_pages(python):
+    """64 MiB that ask for them; a kernel that never gives any says so by its figure."""
+    code = """
+import alloc, mmap
+place = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+place.madvise(mmap.MADV_HUGEPAGE)
+place[:] = bytes(64 << 20)
+ledger = alloc.ledger()
+with open('/sys/kernel/mm/transparent_hugepage/enabled') as file:
+    never = '[never]' in file.read()
+print(never or ledger.process.huge >= 60 << 20)
+print(('in huge pages' in ledger.explain()) == (ledger.process.huge >= 16 << 20))
+"""
+    assert python(code) == "True\nTrue"
+
+
+@pytest.mark.needs_kernel
 @pytest.mark.needs_core
 @pytest.mark.needs_jemalloc
 def test_explain_tells_live_from_retained_from_fragmented(python):

@@ -302,6 +302,19 @@ static void alloc_malloc_provider(char *file, size_t room, const char **allocato
 #endif
 }
 
+/* Whether CPython is a library of its own, and no part of the main program: there each look
+ * at the current thread is a call.  By a function that no stub can stand for. */
+static int alloc_python_is_shared(void) {
+#if defined(__linux__)
+    Dl_info of_python, of_main;
+    return dladdr((void *)(uintptr_t)PyType_Type.tp_repr, &of_python) != 0 &&
+           dladdr((void *)getauxval(AT_ENTRY), &of_main) != 0 &&
+           of_python.dli_fbase != of_main.dli_fbase;
+#else
+    return 0;
+#endif
+}
+
 /* glibc's own accounts of its heaps, in bytes.  0: there are none. */
 static int alloc_glibc_accounts(size_t *in_use, size_t *mapped) {
 #if defined(__GLIBC__)
