@@ -29,7 +29,7 @@ WORK = os.path.join(ROOT, "build", "dist")
 GLIBC = "2.17"
 PLATFORM = "manylinux2014"
 ARCHES = ("x86_64", "aarch64")
-VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 # What a build must not inherit: a flag here would be in every wheel.
 NEUTRAL = ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "LDSHARED", "AR", "NM", "STRIP", "MAKEFLAGS")
 
