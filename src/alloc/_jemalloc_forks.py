@@ -29,7 +29,7 @@ def _uncounted(write: Callable[[bool], None]) -> None:
     """Stop the thread, until the kernel does not count it (keeper.h says why), or 2 ms."""
     most = _tasks() - 1
     write(False)
-    for _ in range(100):
+    for _ in range(30 if most > 0 else 0):
         if _tasks() <= most:
             break
         sleep(20e-6)
