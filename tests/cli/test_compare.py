@@ -65,6 +65,7 @@ def test_memory_is_that_of_the_whole_family():
     touch = (
         "import mmap, subprocess, sys, time\n"
         "x = mmap.mmap(-1, {0} << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+        "if hasattr(mmap, 'MADV_NOHUGEPAGE'): x.madvise(mmap.MADV_NOHUGEPAGE)\n"
         "for i in range(0, {0} << 20, 4096): x[i] = 1\n"
     )
     child = touch.format(100) + "time.sleep(0.4)"
