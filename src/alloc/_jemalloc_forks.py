@@ -26,13 +26,12 @@ def _tasks() -> int:
 
 
 def _uncounted(write: Callable[[bool], None]) -> None:
-    """Stop the thread, until the kernel does not count it (keeper.h says why), or 2 ms."""
-    most = _tasks() - 1
+    """Stop the thread, until the kernel does not count it (keeper.h says why), or 20 ms."""
+    most, pause = _tasks() - 1, 20e-6
     write(False)
-    for _ in range(30 if most > 0 else 0):
-        if _tasks() <= most:
-            break
-        sleep(20e-6)
+    while most > 0 and pause < 15e-3 and _tasks() > most:
+        sleep(pause)
+        pause *= 2
 
 
 class Forks:

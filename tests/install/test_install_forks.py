@@ -178,7 +178,7 @@ LINGER = """
 #include <pthread.h>
 #include <time.h>
 static void *linger(void *unused) {
-    struct timespec a_while = {0, 1000000};
+    struct timespec a_while = {0, 300000};
     nanosleep(&a_while, 0);
     return unused;
 }
@@ -195,7 +195,7 @@ int pthread_join(pthread_t thread, void **value) {
 @pytest.mark.needs_cc
 @pytest.mark.parametrize("ours", ["alloc.install(numpy=False)", "jemalloc()"])
 def test_a_fork_waits_until_the_kernel_counts_no_thread_of_ours(run, tmp_path, ours):
-    """A joined thread is counted for a moment: here, for a millisecond."""
+    """A joined thread is counted for a moment: here, for 0.3 ms."""
     (tmp_path / "linger.c").write_text(LINGER)
     library = str(tmp_path / "linger.so")
     source = str(tmp_path / "linger.c")

@@ -333,14 +333,14 @@ static long alloc_tasks(void) {
 /* A fork begins: no threads, until as many forks have ended.  pre: not the GIL.
  *
  * The kernel counts a thread a little longer than pthread_join() waits for it, and by that
- * count CPython 3.12 and newer warn of a fork.  So this waits for the count, some 2 ms at
- * most: threads of others come and go. */
+ * count CPython 3.12 and newer warn of a fork.  So this waits for the count: 20
+ * microseconds, twice as long each time, and 20 ms at most: the processors may be busy with
+ * others, and threads of others come and go. */
 static void alloc_keeper_pause(void) {
-    static const struct timespec moment = {0, 20000};
+    struct timespec moment = {0, 20000};
     unsigned char off = 0, on = 0;
     size_t length = 1;
     long tasks = alloc_tasks();
-    int left;
     __atomic_add_fetch(&alloc_keeper.paused, 1, __ATOMIC_ACQ_REL);
     tasks -= alloc_keeper_stop();
     if (ALLOC_READ(background)) {
@@ -349,7 +349,7 @@ static void alloc_keeper_pause(void) {
             tasks -= on; /* max_background_threads is 1 (ALLOC_JE_OPTIONS) */
         pthread_mutex_unlock(&alloc_keeper.others);
     }
-    for (left = tasks > 0 ? 30 : 0; left > 0 && alloc_tasks() > tasks; left--)
+    for (; tasks > 0 && moment.tv_nsec < 15000000 && alloc_tasks() > tasks; moment.tv_nsec *= 2)
         nanosleep(&moment, NULL);
 }
 
