@@ -7,6 +7,7 @@ import pytest
 pytestmark = [
     pytest.mark.needs_core,
     pytest.mark.needs_jemalloc,
+    pytest.mark.needs_kernel,
     pytest.mark.skipif(sys.platform != "linux", reason="Linux has these flags"),
 ]
 

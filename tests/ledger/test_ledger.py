@@ -140,7 +140,6 @@ def test_it_sees_routed_memory(python, mode):
     assert abs(parts["unexplained"]) < 2 * MIB
 
 
-@pytest.mark.needs_pymalloc
 @pytest.mark.needs_kernel
 def test_explain_tells_of_huge_pages(python):
     """64 MiB that ask for them; a kernel that never gives any says so by its figure."""
@@ -158,6 +157,7 @@ print(('in huge pages' in ledger.explain()) == (ledger.process.huge >= 16 << 20)
     assert python(code) == "True\nTrue"
 
 
+@pytest.mark.needs_pymalloc
 @pytest.mark.needs_kernel
 @pytest.mark.needs_core
 @pytest.mark.needs_jemalloc
