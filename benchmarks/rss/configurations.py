@@ -37,8 +37,9 @@ CONFIGURATIONS: dict[str, tuple[dict[str, str], str, str]] = {
 RIVALS = [name for name in CONFIGURATIONS if not name.startswith((CONTROL, "alloc"))]
 QUICK = ["stock", "glibc both", "preload, decay 0.5 s", "alloc hybrid", "alloc full"]
 OURS = ("alloc full", "alloc hybrid")
-if sys.version_info < (3, 12):
-    OURS = OURS[::-1]
+with open("/proc/self/maps", encoding="utf-8") as _maps:
+    if sys.version_info < (3, 12) or "/libpython3." not in _maps.read():
+        OURS = OURS[::-1]
 """The modes; the first is what `alloc.install()` does without arguments."""
 
 
