@@ -31,7 +31,7 @@ MARKED = ("je_malloc_snprintf", "je_malloc_vsnprintf", "tsd_get_first")
 # native/, constructors, and what compilers and the C library link in.
 TAIL = """\
 \t\t*slots.o(.text.*) *large.o(.text.*) *slabs.o(.text.*) *domains.o(.text.*) *flush.o(.text.*)
-\t\t*prefault.o(.text.*) *fill.o(.text.*) *crtbegin*.o(.text .text.*)
+\t\t*prefault.o(.text.*) *fill.o(.text.*) *leaves.o(.text.*) *crtbegin*.o(.text .text.*)
 \t\t*(.text.je_sys_* .text.__wrap_* .text.startup .text.startup.*)
 \t\t*libgcc.a:*(.text .text.*) *libc_nonshared.a:*(.text .text.*)
 \t}

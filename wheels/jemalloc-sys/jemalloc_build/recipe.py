@@ -27,10 +27,11 @@ TCACHE = os.path.join(NATIVE, "tcache")
 TSD_HEADER = os.path.join(OVERLAY, "jemalloc", "internal", "tsd_tls.h")
 COLD = os.path.join(NATIVE, "cold.mk")
 WARM = os.path.join(NATIVE, "warm.ld")
+LEAVES = os.path.join(NATIVE, "leaves.h")
 TCACHE_HEADER = os.path.join(TCACHE, "jemalloc", "internal", "tcache_types.h")
 LIBS = ["-lm", "-lpthread", "-ldl"]
 # What needs fast paths in headers, and what of jemalloc's it comes before.
-INLINED = ["domains.o", "fill.o", "flush.o", "large.o", "prefault.o", "slabs.o"]
+INLINED = ["domains.o", "fill.o", "flush.o", "large.o", "leaves.o", "prefault.o", "slabs.o"]
 WRAPPED = ["arena_ptr_array_flush", "bin_slab_reg_alloc_batch", "ecache_alloc_grow"]
 
 TARGETS = {
@@ -198,7 +199,7 @@ def _link(options, source, private, build_dir, raised):
     natives = [os.path.join(NATIVE, n) for n in ("range.c", "boot.c", "private.map", "boot.map")]
     natives += [os.path.join(NATIVE, n) for n in ("slots.c", "zero.c")]
     natives += [os.path.join(NATIVE, name[:-1] + "c") for name in INLINED]
-    natives.append(WARM)
+    natives += [WARM, LEAVES]
     natives.append(os.path.join(OVERLAY, "jemalloc_sys.h"))
     key = _key(
         [os.path.basename(private), options.tls_cache, options.strip],
@@ -220,6 +221,7 @@ def _link(options, source, private, build_dir, raised):
     compiler += ["-ffunction-sections", "-Wl,--gc-sections"]
     compiler += _order(options, folder)
     compiler += ["-DJE_TCACHE_LIMIT_RAISED=1"] if raised else []
+    compiler += ["-DJE_LEAVES=1"] if has_inline_paths(source) else []
     internal = _internal(options, source, private, folder, log)
     # -Bsymbolic: a host may export a je_malloc of its own.
     flags = [

@@ -9,7 +9,11 @@ char je_boot_conf[JE_BOOT_CONF_SIZE];
 void *je_boot_owner;
 
 #ifdef JE_BOOT_TSD
-__thread void *je_boot_tsd __attribute__((tls_model("initial-exec")));
+/* What the pointer names in a thread whose data was not looked up yet: zeros, by which
+ * fast paths find that they have nothing.  Never written, so it takes no memory. */
+char je_boot_nobody[JE_BOOT_NOBODY_SIZE] __attribute__((aligned(64)));
+
+__thread void *je_boot_tsd __attribute__((tls_model("initial-exec"))) = je_boot_nobody;
 
 /* An initial-exec use in this object makes the loader place the pointer in
  * static TLS at once, also when this object is loaded long before the other. */

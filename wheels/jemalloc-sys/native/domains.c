@@ -6,20 +6,23 @@
  * are not jemalloc's) goes to the caller's own functions, which may do anything.
  *
  * Where a block's size class is looked up, the block is known to lie in the one range of
- * the library, and to be live: so its leaf of the radix tree exists, and the tree's root
- * is read directly instead of by the thread's cache of leaves.
+ * the library, and to be live: so its entry of the radix tree is in the flat table of
+ * leaves.h, and is read directly instead of by the thread's cache of leaves.
  *
  * Compiled with jemalloc's own headers, where large.c is.
  */
-#include "jemalloc/internal/jemalloc_preamble.h"
-#include "jemalloc/internal/jemalloc_internal_includes.h"
+#define JE_TSD_UNKNOWN /* fast paths only */
+#include "leaves.h"
 
 #include "jemalloc_sys.h"
 
+/* Whether this thread's data has not been looked up yet; the fast paths of malloc and free
+ * find out by themselves.  UNALLOCATED: nor have that data's zeros a place. */
+#define UNALLOCATED (tsd_get_allocates() && tsd_get(false) == NULL)
 #if defined(JE_SLOTS_TSD_CACHE)
-#define NEW_THREAD (je_boot_tsd == NULL)
+#define NEW_THREAD (je_boot_tsd == (void *)je_boot_nobody)
 #else
-#define NEW_THREAD (tsd_get_allocates() && tsd_get(false) == NULL)
+#define NEW_THREAD UNALLOCATED
 #endif
 
 #define HIDDEN __attribute__((visibility("hidden")))
@@ -28,7 +31,14 @@
 HIDDEN void je_slots_range(uintptr_t *base, size_t *size);
 
 static je_sys_domain domains[JE_SYS_DOMAINS];
+
+/* Set by je_sys_domains(): a copy, beside the domains. */
+#ifdef JE_LEAVES_FLAT
+static je_leaves_table leaves;
+#define range_base leaves.base
+#else
 static uintptr_t range_base;
+#endif
 
 /* Whether blocks of the domain come from here: the caller's switch, and nobody hooks
  * malloc in this library.  A tracer that does (it writes into import tables) wants to see
@@ -40,23 +50,15 @@ routed(const je_sys_domain *domain) {
 
 static inline bool
 owned(const je_sys_domain *domain, const void *ptr) {
-	return likely((uintptr_t)ptr - range_base < domain->owned);
+	return likely((uintptr_t)ptr - range_base < *(const size_t *)&domain->owned);
 }
-
-/* Set by je_sys_domains(). */
-#if RTREE_HEIGHT > 1
-static rtree_node_elm_t *root;
-#endif
 
 /* The class of a live block of a slab; false if it is large.  pre: it is in the range. */
 static inline bool
 slab_class(tsd_t *tsd, void *ptr, size_t *szind) {
-#if RTREE_HEIGHT == 2 && defined(RTREE_LEAF_COMPACT)
-	uintptr_t key = (uintptr_t)ptr; /* of at most LG_VADDR bits */
-	rtree_leaf_elm_t *leaf = atomic_load_p(
-	    &root[key >> (LG_VADDR - rtree_levels[0].bits)].child, ATOMIC_RELAXED);
+#ifdef JE_LEAVES_FLAT
 	uintptr_t bits = rtree_leaf_elm_bits_read(tsd_tsdn(tsd), &arena_emap_global.rtree,
-	    &leaf[rtree_subkey(key, 1)], /* dependent */ true);
+	    je_leaf(&leaves, (uintptr_t)ptr - range_base), /* dependent */ true);
 	*szind = bits >> LG_VADDR;
 	return likely(bits & 1); /* slab */
 #else
@@ -82,19 +84,40 @@ cached(tsd_t *tsd, void *ptr, size_t szind) {
 	return true;
 }
 
+/* jemalloc's imalloc_fastpath(), shorter where the cache had as few blocks before; where it
+ * comes to have fewer than ever, that is for `deeper`. */
 static inline void *
-domain_malloc(const je_sys_domain *domain, size_t size, void *(*rest)(size_t)) {
-	if (!routed(domain) || unlikely(NEW_THREAD)) {
-		return rest(size);
+domain_malloc(const je_sys_domain *domain, size_t size, void *(*rest)(size_t),
+    void *(*deeper)(size_t)) {
+	if (routed(domain) && likely(!UNALLOCATED) && likely(size <= SC_LOOKUP_MAXCLASS)) {
+		tsd_t *tsd = tsd_get(false);
+		uint64_t before, threshold, after;
+		szind_t szind;
+		size_t usize;
+		sz_size2index_usize_fastpath(size, &szind, &usize);
+		te_malloc_fastpath_ctx(tsd, &before, &threshold);
+		after = before + usize;
+		if (likely(after < threshold)) {
+			cache_bin_t *bin = &tsd_tcachep_get(tsd)->bins[szind];
+			bool found;
+			void *ptr;
+			__asm__("" : "+r"(bin)); /* else GCC computes it twice */
+			ptr = cache_bin_alloc_easy(bin, &found);
+			if (unlikely(!found)) {
+				return deeper(size);
+			}
+			fastpath_success_finish(tsd, after, bin, ptr);
+			return ptr;
+		}
 	}
-	return imalloc_fastpath(size, rest);
+	return rest(size);
 }
 
 static inline void
 domain_free(const je_sys_domain *domain, void *ptr) {
 	size_t szind;
 	tsd_t *tsd;
-	if (owned(domain, ptr) && likely(!NEW_THREAD)) {
+	if (owned(domain, ptr) && likely(!UNALLOCATED)) {
 		tsd = tsd_get(false);
 		if (slab_class(tsd, ptr, &szind) && likely(cached(tsd, ptr, szind))) {
 			return;
@@ -127,11 +150,11 @@ domain_move(const je_sys_domain *domain, void *ptr, size_t size, void *(*rest)(s
 /* A block that stays in its class stays where it is.  malloc and free see for themselves
  * whether the thread is in its ordinary state; here it is asked. */
 static inline void *
-domain_realloc(const je_sys_domain *domain, void *ptr, size_t size, void *(*rest)(size_t),
-    void *(*move)(void *, size_t)) {
+domain_realloc(const je_sys_domain *domain, void *ptr, size_t size,
+    void *(*malloc)(void *, size_t), void *(*move)(void *, size_t)) {
 	size_t szind;
 	if (ptr == NULL) {
-		return domain_malloc(domain, size, rest);
+		return malloc(NULL, size);
 	}
 	if (routed(domain) && owned(domain, ptr) && likely(!NEW_THREAD)
 	    && likely(size <= SC_LOOKUP_MAXCLASS) && likely(tsd_fast(tsd_get(false)))
@@ -142,19 +165,22 @@ domain_realloc(const je_sys_domain *domain, void *ptr, size_t size, void *(*rest
 }
 
 #define DOMAIN(n)                                                                             \
-	static APART void *rest_##n(size_t size) {                                            \
-		return domains[n].rest.malloc(NULL, size);                                         \
+	static inline void *rest_##n(size_t size) {                                           \
+		return domains[n].rest.malloc(NULL, size);                                    \
+	}                                                                                     \
+	static APART void *deeper_##n(size_t size) {                                          \
+		return imalloc_fastpath(size, &rest_##n);                                     \
 	}                                                                                     \
 	static void *malloc_##n(void *ctx, size_t size) {                                     \
 		(void)ctx;                                                                    \
-		return domain_malloc(&domains[n], size, &rest_##n);                           \
+		return domain_malloc(&domains[n], size, &rest_##n, &deeper_##n);              \
 	}                                                                                     \
 	static APART void *move_##n(void *ptr, size_t size) {                                 \
 		return domain_move(&domains[n], ptr, size, &rest_##n);                        \
 	}                                                                                     \
 	static void *realloc_##n(void *ctx, void *ptr, size_t size) {                         \
 		(void)ctx;                                                                    \
-		return domain_realloc(&domains[n], ptr, size, &rest_##n, &move_##n);          \
+		return domain_realloc(&domains[n], ptr, size, &malloc_##n, &move_##n);        \
 	}                                                                                     \
 	static void free_##n(void *ctx, void *ptr) {                                          \
 		(void)ctx;                                                                    \
@@ -169,14 +195,17 @@ je_sys_domains(je_sys_domain_functions *out) {
 	static bool taken;
 	static const je_sys_domain_functions ours[JE_SYS_DOMAINS] = {
 	    {malloc_0, realloc_0, free_0}, {malloc_1, realloc_1, free_1}, {malloc_2, realloc_2, free_2}};
+	uintptr_t base;
 	size_t size;
-	je_slots_range(&range_base, &size);
+	je_slots_range(&base, &size);
 	if (size == 0 || taken) {
 		return NULL;
 	}
 	taken = true;
-#if RTREE_HEIGHT > 1
-	root = arena_emap_global.rtree.root;
+#ifdef JE_LEAVES_FLAT
+	leaves = je_leaves;
+#else
+	range_base = base;
 #endif
 	memcpy(out, ours, sizeof ours);
 	return domains;

@@ -13,8 +13,7 @@
  * Linked with --wrap; where a linker cannot, leave this file out.  Compiled with jemalloc's
  * own headers, where slots.c is.
  */
-#include "jemalloc/internal/jemalloc_preamble.h"
-#include "jemalloc/internal/jemalloc_internal_includes.h"
+#include "leaves.h"
 
 /* Of regions that are given back under one lock. */
 #define BATCH 128
@@ -26,13 +25,10 @@ void __real_je_arena_ptr_array_flush(
 
 static inline edata_t *
 slab_of(tsd_t *tsd, const void *ptr) {
-#if RTREE_HEIGHT == 2
+#ifdef JE_LEAVES_FLAT
 	/* As in domains.c: the block is live, so its leaf is there. */
-	uintptr_t key = (uintptr_t)ptr;
-	rtree_leaf_elm_t *leaf = atomic_load_p(
-	    &arena_emap_global.rtree.root[rtree_subkey(key, 0)].child, ATOMIC_RELAXED);
 	return rtree_leaf_elm_read(tsd_tsdn(tsd), &arena_emap_global.rtree,
-	    &leaf[rtree_subkey(key, 1)], /* dependent */ true).edata;
+	    je_leaf(&je_leaves, (uintptr_t)ptr - je_leaves.base), /* dependent */ true).edata;
 #else
 	return emap_edata_lookup(tsd_tsdn(tsd), &arena_emap_global, ptr);
 #endif

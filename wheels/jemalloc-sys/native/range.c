@@ -41,8 +41,19 @@ void je_free(void *);
 extern const char *je_malloc_conf, *je_malloc_conf_2_conf_harder;
 extern void *je_boot_owner;
 
+#ifdef JE_LEAVES /* leaves.c is there */
+size_t je_leaves_size(size_t range);
+void je_leaves_place(uintptr_t base, uintptr_t start);
+bool je_leaves_extend(uintptr_t end);
+#else
+#define je_leaves_size(range) ((size_t)0)
+#define je_leaves_place(base, start) ((void)0)
+#define je_leaves_extend(end) true
+#endif
+
 /* Written by the constructors only. */
 static uintptr_t range_base, range_end;
+static uintptr_t range_start; /* of what is handed out; the tree's leaves lie before it */
 static size_t os_page;
 static bool foreign_boot;
 static bool failed; /* there is a range, yet jemalloc could not start in it */
@@ -75,9 +86,16 @@ je_slots_range(uintptr_t *base, size_t *size) {
 	*base = (uintptr_t)start;
 }
 
+/* For slabs.c: what was handed out. */
+__attribute__((visibility("hidden"))) void
+je_slots_used(uintptr_t *from, uintptr_t *to) {
+	*from = range_start;
+	*to = __atomic_load_n(&bump, __ATOMIC_RELAXED);
+}
+
 size_t
 je_sys_range_used(void) {
-	return __atomic_load_n(&bump, __ATOMIC_RELAXED) - range_base;
+	return __atomic_load_n(&bump, __ATOMIC_RELAXED) - range_start;
 }
 
 size_t
@@ -105,7 +123,7 @@ refuse(void) {
 static bool
 in_range(const void *addr, size_t size) {
 	uintptr_t at = (uintptr_t)addr;
-	return at >= range_base && at < range_end && size <= range_end - at;
+	return at >= range_start && at < range_end && size <= range_end - at;
 }
 
 /* Keep reserved addresses out of core files: the kernel leaves them out anyway, but
@@ -193,7 +211,8 @@ __wrap_mmap(void *addr, size_t size, int prot, int flags, int fd, off_t off) {
 		}
 		return refuse();
 	}
-	if (prot != PROT_NONE && mprotect((void *)at, size, prot) != 0) {
+	if (!je_leaves_extend(at + size)
+	    || (prot != PROT_NONE && mprotect((void *)at, size, prot) != 0)) {
 		/* Nobody has touched it, but part of it may be accessible. */
 		if (!blank((void *)at, size) || !roll_back(at, at + size)) {
 			lose(size);
@@ -298,6 +317,7 @@ reserve(void) {
 	}
 	for (; size >= least && size >= START_LEAST; size /= 2) {
 		size &= ~(CHUNK - 1);
+		size_t leaves = (je_leaves_size(size) + CHUNK - 1) & ~(CHUNK - 1);
 		/* One chunk more, so that what is aligned has the full size. */
 		void *at = __real_mmap(NULL, size + CHUNK, PROT_NONE,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -310,12 +330,14 @@ reserve(void) {
 		}
 		reserved(at, size + CHUNK);
 		range_base = ((uintptr_t)at + CHUNK - 1) & ~(uintptr_t)(CHUNK - 1);
+		range_start = range_base + leaves;
 		range_end = range_base + size;
-		bump = range_base;
+		je_leaves_place(range_base, range_start);
+		bump = range_start;
 #ifdef MADV_NOHUGEPAGE
 		/* Of these addresses loading touches a few pages here and there, which
 		 * would be 4 MiB where the system gives huge pages unasked. */
-		madvise((void *)range_base, START_LEAST, MADV_NOHUGEPAGE);
+		madvise((void *)range_base, leaves + START_LEAST, MADV_NOHUGEPAGE);
 #endif
 		return;
 	}

@@ -27,7 +27,7 @@
 
 #define EXPORTED __attribute__((visibility("default")))
 
-void je_slots_range(uintptr_t *base, size_t *size);
+void je_slots_used(uintptr_t *from, uintptr_t *to);
 
 /* What the bins of one class have done so far, and the bytes of their free regions. */
 static uint64_t
@@ -139,11 +139,10 @@ purge_at(je_sys_slabs *walk, edata_t *edata, uintptr_t at) {
 EXPORTED size_t
 je_sys_slabs_purge(je_sys_slabs *walk, size_t most) {
 	rtree_ctx_t ctx;
-	uintptr_t base, end, at;
-	size_t size, given = 0;
-	je_slots_range(&base, &size);
-	end = base + je_sys_range_used();
-	at = walk->at ? walk->at : base;
+	uintptr_t start, end, at;
+	size_t given = 0;
+	je_slots_used(&start, &end);
+	at = walk->at ? walk->at : start;
 	rtree_ctx_data_init(&ctx);
 	while (at < end && most-- > 0) {
 		rtree_contents_t found;
@@ -151,9 +150,9 @@ je_sys_slabs_purge(je_sys_slabs *walk, size_t most) {
 		if (!rtree_read_independent(TSDN_NULL, &arena_emap_global.rtree, &ctx, at, &found)
 		    && found.edata != NULL) {
 			/* Both may be of another life; the next page is as good then. */
-			uintptr_t start = (uintptr_t)edata_base_get(found.edata);
+			uintptr_t from = (uintptr_t)edata_base_get(found.edata);
 			size_t length = edata_size_get(found.edata);
-			if (start == at && length >= PAGE && length <= end - at) {
+			if (from == at && length >= PAGE && length <= end - at) {
 				next = at + PAGE_CEILING(length);
 				given += purge_at(walk, found.edata, at);
 			}

@@ -10,6 +10,7 @@
  * JE_SLOTS_TSD_CACHE: it was compiled with our tsd_tls.h.
  */
 #if defined(JE_SLOTS_INLINE)
+#define JE_TSD_UNKNOWN /* fast paths only */
 #include "jemalloc/internal/jemalloc_preamble.h"
 #include "jemalloc/internal/jemalloc_internal_includes.h"
 /* What is left when the fast path was tried. */
@@ -32,12 +33,8 @@ void je_sdallocx(void *, size_t, int);
 
 #include "jemalloc_sys.h"
 
-/* Whether this thread's data has not been looked up yet.  Asked first, so that no call
- * is left in the fast paths, which would save registers for it. */
 #if defined(JE_SLOTS_TSD_CACHE)
-#define NEW_THREAD (je_boot_tsd == NULL)
-#else
-#define NEW_THREAD 0
+_Static_assert(sizeof(tsd_t) <= JE_BOOT_NOBODY_SIZE, "a thread's data is larger than nobody's");
 #endif
 
 #define NATURAL ((size_t)16) /* what malloc aligns to; above, flags say it */
@@ -99,9 +96,6 @@ slot_alloc(void *ctx, size_t size, size_t align) {
 		return alloc_aligned(size, align);
 	}
 	size = raised(size, align);
-	if (unlikely(NEW_THREAD)) {
-		return alloc_rest(size);
-	}
 #if defined(JE_SLOTS_INLINE)
 	return imalloc_fastpath(size, &alloc_rest);
 #else
@@ -132,7 +126,7 @@ dealloc_rest(void *ptr, size_t size, size_t align) {
 static APART void
 dealloc_unsized(void *ptr) {
 #if defined(JE_SLOTS_INLINE)
-	if (likely(!NEW_THREAD) && likely(free_fastpath(ptr, 0, false))) {
+	if (likely(free_fastpath(ptr, 0, false))) {
 		return;
 	}
 #endif
@@ -150,7 +144,7 @@ slot_dealloc(void *ctx, void *ptr, size_t size, size_t align) {
 		return;
 	}
 #if defined(JE_SLOTS_INLINE)
-	if (likely(align <= NATURAL) && likely(!NEW_THREAD)
+	if (likely(align <= NATURAL)
 	    && likely(free_fastpath(ptr, raised(size, align), true))) {
 		return;
 	}

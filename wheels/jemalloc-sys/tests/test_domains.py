@@ -37,6 +37,18 @@ def fill(route=True):
 """
 
 
+# A thread that is there before the library is loaded.
+OLDER = """
+import threading
+todo, go = [], threading.Event()
+def todo_first():
+    go.wait()
+    todo[0]()
+older = threading.Thread(target=todo_first)
+older.start()
+"""
+
+
 def test_small_blocks_are_served_without_the_caller(fresh, prelude):
     out = fresh(
         """
@@ -163,3 +175,62 @@ def test_threads_that_come_and_go_hand_blocks_on(fresh, prelude):
 def test_without_a_range_there_are_none(fresh, prelude):
     out = fresh("print(bool(domains))", env={"JEMALLOC_SYS_RANGE": "0"}, prelude=prelude + DOMAINS)
     assert out == "False"
+
+
+@pytest.mark.parametrize("first", ["malloc", "free", "realloc"])
+@pytest.mark.parametrize("older", [True, False])
+def test_a_threads_first_call_may_be_any(fresh, prelude, first, older):
+    """Its data is not known yet: zeros stand in, also for threads older than the library."""
+    out = fresh(
+        f"""
+        fill()
+        d, made = out[1], []
+        block = d.malloc(None, 100)
+        ctypes.memset(block, 7, 100)
+        def work():
+            if {first!r} == "malloc": made.append(d.malloc(None, 100))
+            elif {first!r} == "free": d.free(None, block)
+            else: made.append(d.realloc(None, block, 3000))
+        todo.append(work)
+        if {older}: go.set(); older.join()
+        else: t = threading.Thread(target=work); t.start(); t.join(); todo[0] = int; go.set()
+        assert all(inside(p, 100) for p in made) and len(made) == ({first!r} != "free")
+        if {first!r} == "realloc": assert ctypes.string_at(made[0], 100) == bytes([7]) * 100
+        for p in made: d.free(None, p)
+        print("good")
+        """,
+        prelude=OLDER + prelude + DOMAINS,
+    )
+    assert out == "good"
+
+
+def test_blocks_far_from_the_first_are_looked_up_as_well(fresh, prelude):
+    """The tree has a leaf for each GiB (pages of 4 KiB); they lie side by side."""
+    out = fresh(
+        """
+        fill()
+        mallocx = declare("je_mallocx", pointer, size_t, ctypes.c_int)
+        far, kept = 5 << 30, []
+        while not kept or kept[-1] - base < far:
+            kept.append(malloc(256 << 20))
+            assert kept[-1] and inside(kept[-1], 256 << 20)
+        blocks = []
+        for _ in range(20):
+            arena, length = ctypes.c_uint(), size_t(4)
+            assert not mallctl(b"arenas.create", ctypes.byref(arena), ctypes.byref(length), None, 0)
+            blocks += [mallocx(64, (arena.value + 1) << 20 | 1 << 8) for _ in range(50)]
+        assert all(inside(p, 64) for p in blocks) and len(set(blocks)) == 1000
+        assert max(blocks) - base > far
+        for p in blocks: ctypes.memset(p, 1, 64)
+        d = out[0]
+        for i, p in enumerate(blocks):
+            if i % 2: p = d.realloc(None, p, 640)
+            assert ctypes.string_at(p, 64) == bytes([1]) * 64
+            d.free(None, p)
+        assert not grown and len(given) < 200  # full caches, no more
+        for p in kept: free(p)
+        print("good")
+        """,
+        prelude=prelude + DOMAINS,
+    )
+    assert out == "good"

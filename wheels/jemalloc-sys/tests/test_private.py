@@ -395,8 +395,8 @@ def test_what_loading_touches_takes_no_huge_pages(fresh):
                 elif inside and line.startswith("VmFlags:"):
                     return "nh" in line.split()
         mib = 1 << 20
-        # Not base itself: jemalloc maps, tries and unmaps a page there.
-        print(refused(base + mib), refused(base + 16 * mib - 1), refused(base + 16 * mib))
+        block = malloc(1)
+        print(refused(base), refused(block), refused(block + 16 * mib))
         print(used() < 16 * mib)
         """
     )

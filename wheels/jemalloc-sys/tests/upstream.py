@@ -106,6 +106,8 @@ def units_private(options, source, folder, log):
     compiler += ["-DJE_LG_PAGE=%d" % options.lg_page]
     if recipe.raises_tcache_limit(options, source):
         compiler += ["-DJE_TCACHE_LIMIT_RAISED=1"]
+    if recipe.has_inline_paths(source):
+        compiler += ["-DJE_LEAVES=1"]
     if options.tls_cache:
         compiler += ["-DJE_BOOT_TSD=1"]
 

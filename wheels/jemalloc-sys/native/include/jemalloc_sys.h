@@ -22,6 +22,7 @@ extern "C" {
 
 #define JE_SYS_ABI 2u /* 2: je_sys_slots */
 #define JE_BOOT_CONF_SIZE 2048
+#define JE_BOOT_NOBODY_SIZE 16384 /* at least jemalloc's data of a thread */
 
 /* JE_SYS_ABI, or 0: another copy of the library came first in this process,
  * and no other function of this copy may be called. */

@@ -6,8 +6,10 @@
  * costs a call, so its address is kept in one initial-exec pointer, je_boot_tsd,
  * which lives in libjemalloc_boot.so: 8 bytes is what the loader always grants.
  *
- * The pointer starts as NULL in every thread, and the data it names lives until
- * the thread's destructors have run, so it is never stale.
+ * In every thread the pointer starts at je_boot_nobody, zeros in that library.  To fast
+ * paths they say what a thread says that may not take them: thresholds of 0.  So no fast
+ * path asks whether the address is known.  The data it names then lives until the thread's
+ * destructors have run, so the pointer is never stale.
  *
  * Interface as in jemalloc 5.3.0 and 5.3.1: tsd.c defines tsd_tls, tsd_tsd and
  * tsd_booted from the declarations here.
@@ -32,6 +34,7 @@ extern bool tsd_booted;
 
 extern __thread void *je_boot_tsd
     __attribute__((tls_model("initial-exec"), visibility("default")));
+extern char je_boot_nobody[] __attribute__((visibility("default")));
 
 /* Out of line: inlined, the call for the general-dynamic address would cost
  * every fast path its registers. */
@@ -41,12 +44,21 @@ tsd_get_first(void) {
 	return &tsd_tls;
 }
 
-/* Never NULL; `init` is for platforms that allocate the data. */
+/* `init` is for platforms that allocate the data; fast paths say false.
+ * JE_TSD_UNKNOWN: the file has none but fast paths, which may get je_boot_nobody. */
 JEMALLOC_ALWAYS_INLINE tsd_t *
 tsd_get(bool init) {
 	tsd_t *tsd = (tsd_t *)je_boot_tsd;
+#ifdef JE_TSD_UNKNOWN
+	if (!init) {
+		if (tsd == NULL) { /* spares callers their check */
+			__builtin_unreachable();
+		}
+		return tsd;
+	}
+#endif
 	(void)init;
-	return likely(tsd != NULL) ? tsd : tsd_get_first();
+	return likely(tsd != (tsd_t *)je_boot_nobody) ? tsd : tsd_get_first();
 }
 
 /* Arms the thread's destructor; `val` may be the thread's own data. */
