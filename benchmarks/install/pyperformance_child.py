@@ -13,6 +13,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from addresses import leave_low_addresses
+
 
 def scattered(layout):
     """Strings of all lengths with holes among them, by chance: names made later lie in those.
@@ -32,6 +34,7 @@ def scattered(layout):
 
 def main():
     mode, layout, name, *more, loops = sys.argv[1:]
+    leave_low_addresses()
     if mode != "stock":
         import alloc
 

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "install")]
 
+from addresses import leave_low_addresses
 from instructions import count
 from programs import PROGRAMS, prepare
 from sections import machine, put, title
@@ -27,6 +28,7 @@ NAMES = [name for name in [*WORKLOADS, *PROGRAMS] if name != "fastapi"]
 
 
 def child(mode, name, folder):
+    leave_low_addresses()
     if mode != "stock":
         import alloc
 
