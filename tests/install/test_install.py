@@ -368,6 +368,26 @@ for name in ('narenas', 'tcache_max', 'tcache_nslots_large'):
     assert out == "3 environment;32768 program;1 program;"
 
 
+def test_freed_blocks_are_filled_where_jemalloc_is_told_to(run):
+    """The shorter functions for CPython's domains do not fill: they are not used then."""
+    code = """
+import ctypes, alloc
+alloc.install('full', numpy=False)
+raw = ctypes.pythonapi
+raw.PyMem_RawMalloc.restype, raw.PyMem_RawMalloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+raw.PyMem_RawFree.argtypes = [ctypes.c_void_p]
+filled = []
+for _ in range(100):
+    block = raw.PyMem_RawMalloc(900)
+    made = ctypes.string_at(block + 100, 100) == bytes([0xa5]) * 100  # not of its class
+    ctypes.memset(block, 7, 900)
+    raw.PyMem_RawFree(block)
+    filled.append(made and ctypes.string_at(block + 100, 100) == bytes([0x5a]) * 100)
+print(all(filled), work())
+"""
+    assert run(code, env={"JE_MALLOC_CONF": "junk:true"}) == "True True"
+
+
 def test_a_cache_holds_little_of_a_size(run):
     code = """
 import ctypes, alloc

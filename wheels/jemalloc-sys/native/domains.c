@@ -40,6 +40,10 @@ static je_leaves_table leaves;
 static uintptr_t range_base;
 #endif
 
+/* jemalloc's sz_size2index_tab has an entry for each eight bytes; this, two instructions
+ * shorter, for each. */
+static uint8_t class_of[SC_LOOKUP_MAXCLASS + 1];
+
 /* Whether blocks of the domain come from here: the caller's switch, and nobody hooks
  * malloc in this library.  A tracer that does (it writes into import tables) wants to see
  * each block, so all go to the caller's functions then. */
@@ -70,47 +74,75 @@ slab_class(tsd_t *tsd, void *ptr, size_t *szind) {
 }
 
 /* jemalloc's free_fastpath(), for a block whose class is known: into the thread's cache,
- * unless that is full, an event is due, or the thread is not in its ordinary state. */
+ * unless that is full, as it is where the thread has none.  Whether an event is due is not
+ * asked: settle().  Nor whether the thread is in its ordinary state, which is the same load:
+ * options that make all threads slow have no domains; hooks are not called. */
 static inline bool
 cached(tsd_t *tsd, void *ptr, size_t szind) {
-	uint64_t before, threshold, after;
-	te_free_fastpath_ctx(tsd, &before, &threshold);
-	after = before + sz_index2size_tab[szind];
-	if (unlikely(after >= threshold)
-	    || unlikely(!cache_bin_dalloc_easy(&tsd_tcachep_get(tsd)->bins[szind], ptr))) {
+	if (unlikely(!cache_bin_dalloc_easy(&tsd_tcachep_get(tsd)->bins[szind], ptr))) {
 		return false;
 	}
-	*tsd_thread_deallocatedp_get(tsd) = after;
+	*tsd_thread_deallocatedp_get(tsd) += sz_index2size_tab[szind];
 	return true;
+}
+
+/* The event that cached() went past.  jemalloc's own functions would not see it: they ask
+ * whether the count steps over the mark, and are slow as long as it lies beyond.  So before
+ * each call of theirs, and at the latest with the next event of malloc. */
+static inline void
+settle(tsd_t *tsd) {
+	if (unlikely(*tsd_thread_deallocatedp_get_unsafe(tsd)
+	        >= *tsd_thread_deallocated_next_event_fastp_get_unsafe(tsd))
+	    && !NEW_THREAD && tsd_fast(tsd)) {
+		te_ctx_t ctx;
+		te_ctx_get(tsd, &ctx, /* is_alloc */ false);
+		te_event_trigger(tsd, &ctx);
+	}
+}
+
+static APART void
+free_rest(const je_sys_domain *domain, void *ptr) {
+	if (likely(!UNALLOCATED)) {
+		settle(tsd_get(false));
+	}
+	domain->rest.free(NULL, ptr);
+}
+
+static APART void *
+malloc_rest(const je_sys_domain *domain, size_t size) {
+	if (likely(!UNALLOCATED)) {
+		settle(tsd_get(false));
+	}
+	return domain->rest.malloc(NULL, size);
 }
 
 /* jemalloc's imalloc_fastpath(), shorter where the cache had as few blocks before; where it
  * comes to have fewer than ever, that is for `deeper`. */
 static inline void *
-domain_malloc(const je_sys_domain *domain, size_t size, void *(*rest)(size_t),
-    void *(*deeper)(size_t)) {
+domain_malloc(const je_sys_domain *domain, size_t size, void *(*deeper)(void *, size_t)) {
 	if (routed(domain) && likely(!UNALLOCATED) && likely(size <= SC_LOOKUP_MAXCLASS)) {
 		tsd_t *tsd = tsd_get(false);
 		uint64_t before, threshold, after;
-		szind_t szind;
-		size_t usize;
-		sz_size2index_usize_fastpath(size, &szind, &usize);
+		size_t szind = class_of[size];
 		te_malloc_fastpath_ctx(tsd, &before, &threshold);
-		after = before + usize;
+		after = before + sz_index2size_tab[szind];
 		if (likely(after < threshold)) {
 			cache_bin_t *bin = &tsd_tcachep_get(tsd)->bins[szind];
-			bool found;
-			void *ptr;
+			void **head;
 			__asm__("" : "+r"(bin)); /* else GCC computes it twice */
-			ptr = cache_bin_alloc_easy(bin, &found);
-			if (unlikely(!found)) {
-				return deeper(size);
+			head = bin->stack_head;
+			if (unlikely((cache_bin_sz_t)(uintptr_t)head == bin->low_bits_low_water)) {
+				return deeper(NULL, size);
 			}
-			fastpath_success_finish(tsd, after, bin, ptr);
-			return ptr;
+			bin->stack_head = head + 1;
+			*tsd_thread_allocatedp_get(tsd) = after;
+			if (config_stats) {
+				bin->tstats.nrequests++;
+			}
+			return *head;
 		}
 	}
-	return rest(size);
+	return malloc_rest(domain, size);
 }
 
 static inline void
@@ -124,7 +156,7 @@ domain_free(const je_sys_domain *domain, void *ptr) {
 		}
 	}
 	if (ptr != NULL) { /* NumPy frees one for each scalar that it assigns */
-		domain->rest.free(NULL, ptr);
+		free_rest(domain, ptr);
 	}
 }
 
@@ -142,7 +174,7 @@ domain_move(const je_sys_domain *domain, void *ptr, size_t size, void *(*rest)(s
 	kept = sz_index2size(szind);
 	memcpy(moved, ptr, kept < size ? kept : size);
 	if (unlikely(!cached(tsd, ptr, szind))) {
-		domain->rest.free(NULL, ptr);
+		free_rest(domain, ptr);
 	}
 	return moved;
 }
@@ -165,15 +197,16 @@ domain_realloc(const je_sys_domain *domain, void *ptr, size_t size,
 }
 
 #define DOMAIN(n)                                                                             \
-	static inline void *rest_##n(size_t size) {                                           \
-		return domains[n].rest.malloc(NULL, size);                                    \
+	static void *rest_##n(size_t size) {                                                  \
+		return malloc_rest(&domains[n], size);                                        \
 	}                                                                                     \
-	static APART void *deeper_##n(size_t size) {                                          \
+	static APART void *deeper_##n(void *ctx, size_t size) {                               \
+		(void)ctx;                                                                    \
 		return imalloc_fastpath(size, &rest_##n);                                     \
 	}                                                                                     \
 	static void *malloc_##n(void *ctx, size_t size) {                                     \
 		(void)ctx;                                                                    \
-		return domain_malloc(&domains[n], size, &rest_##n, &deeper_##n);              \
+		return domain_malloc(&domains[n], size, &deeper_##n);                         \
 	}                                                                                     \
 	static APART void *move_##n(void *ptr, size_t size) {                                 \
 		return domain_move(&domains[n], ptr, size, &rest_##n);                        \
@@ -198,10 +231,13 @@ je_sys_domains(je_sys_domain_functions *out) {
 	uintptr_t base;
 	size_t size;
 	je_slots_range(&base, &size);
-	if (size == 0 || taken) {
+	if (size == 0 || taken || malloc_slow /* junk, zero; or jemalloc has not started */) {
 		return NULL;
 	}
 	taken = true;
+	for (size = 0; size < sizeof class_of; size++) {
+		class_of[size] = (uint8_t)sz_size2index(size);
+	}
 #ifdef JE_LEAVES_FLAT
 	leaves = je_leaves;
 #else

@@ -50,10 +50,16 @@ __wrap_je_bin_slab_reg_alloc_batch(
 			run = (unsigned)(end - ptrs);
 		}
 		bits ^= (~(bitmap_t)0 >> (BITMAP_GROUP_NBITS - run)) << bit;
-		do {
+		for (; run >= RUN; run -= RUN, ptrs += RUN) { /* by four: half the instructions */
+			for (bit = 0; bit < RUN; bit++) {
+				ptrs[bit] = (void *)region;
+				region += size;
+			}
+		}
+		for (; run > 0; run--) {
 			*ptrs++ = (void *)region;
 			region += size;
-		} while (--run > 0);
+		}
 	}
 	*group = bits;
 	edata_nfree_sub(slab, count);

@@ -43,7 +43,8 @@ free_neighbours(bitmap_t *bitmap, const bin_info_t *info, size_t region, void **
     unsigned count) {
 	uintptr_t step, next;
 	size_t most;
-	unsigned n = 2;
+	void **at = ptrs + 2, **end;
+	unsigned n;
 	if (count < 2) {
 		return 0;
 	}
@@ -58,12 +59,18 @@ free_neighbours(bitmap_t *bitmap, const bin_info_t *info, size_t region, void **
 	if (most < 2) { /* the next slab's */
 		return 0;
 	}
-	if (most > count) {
-		most = count;
+	end = ptrs + (most < count ? most : count);
+	next = (uintptr_t)ptrs[1] + step;
+	/* By four: half the instructions. */
+	while (end - at >= 4 && (uintptr_t)at[0] == next && (uintptr_t)at[1] == (next += step)
+	    && (uintptr_t)at[2] == (next += step) && (uintptr_t)at[3] == (next += step)) {
+		next += step;
+		at += 4;
 	}
-	for (next = (uintptr_t)ptrs[1] + step; n < most && (uintptr_t)ptrs[n] == next; n++) {
+	for (next = (uintptr_t)at[-1] + step; at < end && (uintptr_t)*at == next; at++) {
 		next += step;
 	}
+	n = (unsigned)(at - ptrs);
 	if (step != info->reg_size) {
 		region -= n - 1;
 	}

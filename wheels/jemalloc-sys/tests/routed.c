@@ -8,6 +8,7 @@
  */
 #include "jemalloc_sys.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 
 #define LG_ALIGN(flags) ((flags) & 63)
@@ -72,19 +73,36 @@ rest_free(void *ctx, void *ptr) {
 int
 __wrap_main(int argc, char **argv) {
 	je_sys_slots_other other = {nothing, unrouted, &exhausted};
-	je_sys_domain *domains = je_sys_domains(domain);
+	if (!je_sys_slots(&other, &slots)) {
+		return 9;
+	}
+	je_sys_prefault(0, (size_t)-1);
+	return __real_main(argc, argv);
+}
+
+/* Ask for the domains, once jemalloc has started, as it has where the library is loaded.
+ * There are none where an option makes it slow. */
+static void
+take_domains(void) {
 	void *(*ours)(size_t) = malloc;
+	je_sys_domain *domains = je_sys_domains(domain);
 	void *base;
 	size_t size;
-	if (!je_sys_slots(&other, &slots) || domains == NULL) {
-		return 9;
+	if (domains == NULL) {
+		return;
 	}
 	je_sys_range(&base, &size);
 	domains[0].rest = (je_sys_domain_functions){rest_malloc, rest_realloc, rest_free};
 	domains[0].owned = size;
 	domains[0].malloc_seen = *(void **)&ours;
-	je_sys_prefault(0, (size_t)-1);
-	return __real_main(argc, argv);
+}
+
+/* Tests of hooks set this; hooks do not see the domains' frees. */
+bool jet_tsd_global_slow(void);
+
+static bool
+slots_turn(void) {
+	return turn & 1 || domain[0].malloc == NULL || jet_tsd_global_slow();
 }
 
 /* What comes before each of our blocks. */
@@ -107,16 +125,24 @@ bound(size_t size) {
 
 void *
 __wrap_jet_malloc(size_t size) {
+	static bool started;
+	if (!started) { /* and nothing else is asked for: tests count */
+		void *ptr = __real_jet_malloc(size);
+		started = true;
+		take_domains();
+		return ptr;
+	}
 	bound(size);
-	return !size      ? __real_jet_malloc(0)
-	    : turn & 1 ? slots.alloc(NULL, size, 1)
-	               : domain[0].malloc(NULL, size);
+	return !size       ? __real_jet_malloc(0)
+	    : slots_turn() ? slots.alloc(NULL, size, 1)
+	                   : domain[0].malloc(NULL, size);
 }
 
 /* Of no block, ours is a malloc, and jemalloc's hooks are told so. */
 void *
 __wrap_jet_realloc(void *ptr, size_t size) {
-	return ptr && size ? domain[0].realloc(NULL, ptr, size) : __real_jet_realloc(ptr, size);
+	return ptr && size && domain[0].realloc ? domain[0].realloc(NULL, ptr, size)
+	                                        : __real_jet_realloc(ptr, size);
 }
 
 void *
@@ -129,7 +155,7 @@ __wrap_jet_mallocx(size_t size, int flags) {
 
 void
 __wrap_jet_free(void *ptr) {
-	if (turn & 1) {
+	if (slots_turn()) {
 		slots.dealloc(NULL, ptr, 0, 0);
 	} else {
 		domain[0].free(NULL, ptr);

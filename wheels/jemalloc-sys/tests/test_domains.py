@@ -44,7 +44,7 @@ todo, go = [], threading.Event()
 def todo_first():
     go.wait()
     todo[0]()
-older = threading.Thread(target=todo_first)
+older = threading.Thread(target=todo_first, daemon=True)
 older.start()
 """
 
@@ -177,6 +177,12 @@ def test_without_a_range_there_are_none(fresh, prelude):
     assert out == "False"
 
 
+@pytest.mark.parametrize("option", ["junk:true", "junk:free", "zero:true"])
+def test_options_that_ask_for_work_at_each_free_have_none(fresh, prelude, option):
+    out = fresh("print(bool(domains))", env={"JE_MALLOC_CONF": option}, prelude=prelude + DOMAINS)
+    assert out == "False"
+
+
 @pytest.mark.parametrize("first", ["malloc", "free", "realloc"])
 @pytest.mark.parametrize("older", [True, False])
 def test_a_threads_first_call_may_be_any(fresh, prelude, first, older):
@@ -229,6 +235,46 @@ def test_blocks_far_from_the_first_are_looked_up_as_well(fresh, prelude):
             d.free(None, p)
         assert not grown and len(given) < 200  # full caches, no more
         for p in kept: free(p)
+        print("good")
+        """,
+        prelude=prelude + DOMAINS,
+    )
+    assert out == "good"
+
+
+def test_counts_are_exact_and_no_event_is_lost(fresh, prelude):
+    """A free does not ask for events; jemalloc's own would never again, once past its mark."""
+    out = fresh(
+        """
+        fill()
+        d = out[2]
+        d.free(None, d.malloc(None, 4096))
+        # beside the count lies the mark, `thread_deallocated_next_event_fast`
+        freed = (ctypes.c_uint64 * 2).from_address(read("thread.deallocatedp", pointer))
+        assert freed[0] < freed[1] <= freed[0] + (4 << 20)
+        def counts():
+            return read("thread.allocated", ctypes.c_uint64), read("thread.deallocated", ctypes.c_uint64)
+        for n, usize in ((4096, 4096), (1, 8), (100, 112)):
+            rounds = 1000 + (1 << 20) // usize
+            before, marks = counts(), set()
+            for _ in range(rounds):
+                d.free(None, d.malloc(None, n))
+                marks.add(freed[1])
+                assert freed[0] <= freed[1] + (64 << 10) + n, "late by more than malloc's events are apart"
+            after = counts()
+            assert [b - a for a, b in zip(before, after)] == [rounds * usize] * 2
+            assert len(marks) > 10, "the events went on"
+        # Frees alone: each flush of a cache sees to it.
+        held = [d.malloc(None, 2048) for _ in range(3000)]
+        before, marks = counts(), set()
+        for p in held:
+            d.free(None, p)
+            marks.add(freed[1])
+            assert freed[0] < freed[1] + (200 * 2048)
+        assert counts()[1] - before[1] == 3000 * 2048 and len(marks) > 10
+        while freed[0] < freed[1]: d.free(None, d.malloc(None, 4096))
+        d.free(None, malloc(20_000))  # whatever goes to the caller
+        assert freed[0] < freed[1]
         print("good")
         """,
         prelude=prelude + DOMAINS,

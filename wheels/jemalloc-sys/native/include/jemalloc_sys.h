@@ -92,8 +92,11 @@ typedef struct je_sys_domain {
 	je_sys_domain_functions rest;
 } je_sys_domain;
 
-/* JE_SYS_DOMAINS domains, and `out` is filled; or NULL: there is no range, or somebody has
- * them already.  Not from two threads at once.  Not in builds of jemalloc 5.3.0. */
+/* JE_SYS_DOMAINS domains, and `out` is filled; or NULL: there is no range, somebody has
+ * them already, or an option asks for work at each free (junk, zero, utrace, xmalloc).
+ * Of the frees that a thread's cache takes, jemalloc's experimental hooks see none, and its
+ * thread events come with the thread's next malloc or flush.
+ * Not from two threads at once.  Not in builds of jemalloc 5.3.0. */
 je_sys_domain *je_sys_domains(je_sys_domain_functions *out);
 
 /* To be called before a large block is asked for: free pages of large blocks (option
