@@ -183,6 +183,28 @@ def test_options_that_ask_for_work_at_each_free_have_none(fresh, prelude, option
     assert out == "False"
 
 
+def test_a_thread_without_a_cache_leaves_all_to_the_caller(fresh, prelude):
+    out = fresh(
+        """
+        fill()
+        d, off, on = out[0], ctypes.c_bool(False), ctypes.c_bool(True)
+        held = [d.malloc(None, 100) for _ in range(20)]
+        assert not mallctl(b"thread.tcache.enabled", None, None, ctypes.byref(off), 1)
+        asked.clear()
+        held += [d.malloc(None, 100) for _ in range(20)]
+        assert asked == [100] * 20 and not given
+        for p in held: d.free(None, p)
+        assert given == held
+        assert not mallctl(b"thread.tcache.enabled", None, None, ctypes.byref(on), 1)
+        for _ in range(20): d.free(None, d.malloc(None, 100))
+        assert len(asked) <= 22 and len(given) == 40
+        print("good")
+        """,
+        prelude=prelude + DOMAINS,
+    )
+    assert out == "good"
+
+
 @pytest.mark.parametrize("first", ["malloc", "free", "realloc"])
 @pytest.mark.parametrize("older", [True, False])
 def test_a_threads_first_call_may_be_any(fresh, prelude, first, older):
