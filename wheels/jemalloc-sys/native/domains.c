@@ -41,8 +41,11 @@ static uintptr_t range_base;
 #endif
 
 /* jemalloc's sz_size2index_tab has an entry for each eight bytes; this, two instructions
- * shorter, for each. */
-static uint8_t class_of[SC_LOOKUP_MAXCLASS + 1];
+ * shorter, for each.  And its sizes of classes, where the same register reaches them. */
+static struct {
+	uint8_t class_of[SC_LOOKUP_MAXCLASS + 1];
+	size_t size_of[SC_NBINS];
+} sizes;
 
 /* Whether blocks of the domain come from here: the caller's switch, and nobody hooks
  * malloc in this library.  A tracer that does (it writes into import tables) wants to see
@@ -82,7 +85,7 @@ cached(tsd_t *tsd, void *ptr, size_t szind) {
 	if (unlikely(!cache_bin_dalloc_easy(&tsd_tcachep_get(tsd)->bins[szind], ptr))) {
 		return false;
 	}
-	*tsd_thread_deallocatedp_get(tsd) += sz_index2size_tab[szind];
+	*tsd_thread_deallocatedp_get(tsd) += sizes.size_of[szind];
 	return true;
 }
 
@@ -123,9 +126,9 @@ domain_malloc(const je_sys_domain *domain, size_t size, void *(*deeper)(void *, 
 	if (routed(domain) && likely(!UNALLOCATED) && likely(size <= SC_LOOKUP_MAXCLASS)) {
 		tsd_t *tsd = tsd_get(false);
 		uint64_t before, threshold, after;
-		size_t szind = class_of[size];
+		size_t szind = sizes.class_of[size];
 		te_malloc_fastpath_ctx(tsd, &before, &threshold);
-		after = before + sz_index2size_tab[szind];
+		after = before + sizes.size_of[szind];
 		if (likely(after < threshold)) {
 			cache_bin_t *bin = &tsd_tcachep_get(tsd)->bins[szind];
 			void **head;
@@ -235,8 +238,11 @@ je_sys_domains(je_sys_domain_functions *out) {
 		return NULL;
 	}
 	taken = true;
-	for (size = 0; size < sizeof class_of; size++) {
-		class_of[size] = (uint8_t)sz_size2index(size);
+	for (size = 0; size < sizeof sizes.class_of; size++) {
+		sizes.class_of[size] = (uint8_t)sz_size2index(size);
+	}
+	for (size = 0; size < SC_NBINS; size++) {
+		sizes.size_of[size] = sz_index2size(size);
 	}
 #ifdef JE_LEAVES_FLAT
 	leaves = je_leaves;
