@@ -103,19 +103,23 @@ settle(tsd_t *tsd) {
 	}
 }
 
-static APART void
-free_rest(const je_sys_domain *domain, void *ptr) {
+/* Also for slots.c, whose frees would else be slow until a domain's next slow call. */
+HIDDEN void
+je_domains_settle(void) {
 	if (likely(!UNALLOCATED)) {
 		settle(tsd_get(false));
 	}
+}
+
+static APART void
+free_rest(const je_sys_domain *domain, void *ptr) {
+	je_domains_settle();
 	domain->rest.free(NULL, ptr);
 }
 
 static APART void *
 malloc_rest(const je_sys_domain *domain, size_t size) {
-	if (likely(!UNALLOCATED)) {
-		settle(tsd_get(false));
-	}
+	je_domains_settle();
 	return domain->rest.malloc(NULL, size);
 }
 

@@ -42,6 +42,7 @@ _Static_assert(sizeof(tsd_t) <= JE_BOOT_NOBODY_SIZE, "a thread's data is larger 
 #define APART __attribute__((noinline)) /* keeps the fast paths free of saved registers */
 
 HIDDEN void je_slots_range(uintptr_t *base, size_t *size);
+HIDDEN void je_domains_settle(void); /* domains.c; with JE_SLOTS_INLINE */
 
 /* Written once, by je_sys_slots(), before anybody has the slots. */
 static uintptr_t slots_base;
@@ -114,6 +115,9 @@ dealloc_rest(void *ptr, size_t size, size_t align) {
 	if (*other.exhausted) {
 		*other.exhausted = 0;
 	}
+#if defined(JE_SLOTS_INLINE)
+	je_domains_settle();
+#endif
 	if (size == 0) {
 		FREE(ptr);
 	} else if (align > NATURAL) {

@@ -264,6 +264,33 @@ def test_blocks_far_from_the_first_are_looked_up_as_well(fresh, prelude):
     assert out == "good"
 
 
+def test_a_slot_settles_as_well(fresh, prelude):
+    """Its frees are slow as long as the mark is passed, and its mallocs may take all events."""
+    out = fresh(
+        """
+        fill()
+        d = out[2]
+        DEALLOC = ctypes.CFUNCTYPE(None, pointer, pointer, size_t, size_t)
+        ALLOC = ctypes.CFUNCTYPE(pointer, pointer, size_t, size_t)
+        class Slots(ctypes.Structure):
+            _fields_ = [("alloc", ALLOC), ("dealloc", DEALLOC), ("owns", pointer)]
+        spent = ctypes.c_int(0)
+        other, slots = (pointer * 3)(real, real, ctypes.addressof(spent)), Slots()
+        assert je.je_sys_slots(ctypes.byref(other), ctypes.byref(slots)) == 1
+        for sized in (0, 100):
+            d.free(None, d.malloc(None, 4096))
+            freed = (ctypes.c_uint64 * 2).from_address(read("thread.deallocatedp", pointer))
+            p = slots.alloc(None, 100, 8)
+            while freed[0] < freed[1]: d.free(None, d.malloc(None, 4096))
+            slots.dealloc(None, p, sized, 8)
+            assert freed[0] < freed[1]
+        print("good")
+        """,
+        prelude=prelude + DOMAINS,
+    )
+    assert out == "good"
+
+
 def test_counts_are_exact_and_no_event_is_lost(fresh, prelude):
     """A free does not ask for events; jemalloc's own would never again, once past its mark."""
     out = fresh(
