@@ -55,10 +55,7 @@ UNDONE = {
     "test/unit/san": SLABS,
 }
 FAILS = {
-    "private": {
-        "test/unit/malloc_conf_2": "it sets a variable that range.c sets after it",
-        "test/unit/thread_event": "the event of a free by domains.c comes with the next malloc",
-    },
+    "private": {"test/unit/malloc_conf_2": "it sets a variable that range.c sets after it"},
     "static": {},
     "preload": {},
 }
