@@ -66,7 +66,7 @@ def test_small_blocks_are_served_without_the_caller(fresh, prelude):
         held = [out[0].malloc(None, n) for n in (4097, 20_000, 5 << 20)]
         assert asked == [4097, 20_000, 5 << 20]
         for p in held: out[1].free(None, p)
-        assert len(given) >= 2
+        assert held[-1] in given  # with pages of 64 KiB, 20,000 bytes are a region of a slab
         outside = libc.malloc(10)
         out[2].free(None, outside)
         assert given[-1] == outside
@@ -322,7 +322,7 @@ def test_counts_are_exact_and_no_event_is_lost(fresh, prelude):
             assert freed[0] < freed[1] + (200 * 2048)
         assert counts()[1] - before[1] == 3000 * 2048 and len(marks) > 10
         while freed[0] < freed[1]: d.free(None, d.malloc(None, 4096))
-        d.free(None, malloc(20_000))  # whatever goes to the caller
+        d.free(None, malloc(5 << 20))  # goes to the caller
         assert freed[0] < freed[1]
         print("good")
         """,
