@@ -51,8 +51,8 @@ __wrap_je_bin_slab_reg_alloc_batch(
 		}
 		bits ^= (~(bitmap_t)0 >> (BITMAP_GROUP_NBITS - run)) << bit;
 		for (; run >= RUN; run -= RUN, ptrs += RUN) { /* by four: half the instructions */
-			for (bit = 0; bit < RUN; bit++) {
-				ptrs[bit] = (void *)region;
+			for (unsigned i = 0; i < RUN; i++) {
+				ptrs[i] = (void *)region;
 				region += size;
 			}
 		}

@@ -43,7 +43,7 @@ free_neighbours(bitmap_t *bitmap, const bin_info_t *info, size_t region, void **
     unsigned count) {
 	uintptr_t step, next;
 	size_t most;
-	void **at = ptrs + 2, **end;
+	void **at, **end;
 	unsigned n;
 	if (count < 2) {
 		return 0;
@@ -60,6 +60,7 @@ free_neighbours(bitmap_t *bitmap, const bin_info_t *info, size_t region, void **
 		return 0;
 	}
 	end = ptrs + (most < count ? most : count);
+	at = ptrs + 2;
 	next = (uintptr_t)ptrs[1] + step;
 	/* By four: half the instructions. */
 	while (end - at >= 4 && (uintptr_t)at[0] == next && (uintptr_t)at[1] == (next += step)

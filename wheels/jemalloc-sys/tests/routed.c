@@ -25,7 +25,7 @@ int __real_main(int, char **);
 
 static je_sys_slots_table slots;
 static volatile int exhausted;
-static je_sys_domain_functions domain[JE_SYS_DOMAINS];
+static je_sys_domain_functions domain; /* no malloc: there is none */
 static unsigned turn;
 
 /* range.c tries a block when it is loaded; this copy of jemalloc is to start when a test
@@ -80,29 +80,43 @@ __wrap_main(int argc, char **argv) {
 	return __real_main(argc, argv);
 }
 
+extern bool jet_malloc_slow;
+
 /* Ask for the domains, once jemalloc has started, as it has where the library is loaded.
  * There are none where an option makes it slow. */
 static void
 take_domains(void) {
 	void *(*ours)(size_t) = malloc;
-	je_sys_domain *domains = je_sys_domains(domain);
+	je_sys_domain_functions out[JE_SYS_DOMAINS];
+	je_sys_domain *domains = je_sys_domains(out);
 	void *base;
 	size_t size;
 	if (domains == NULL) {
+		if (!jet_malloc_slow) {
+			abort();
+		}
 		return;
 	}
 	je_sys_range(&base, &size);
 	domains[0].rest = (je_sys_domain_functions){rest_malloc, rest_realloc, rest_free};
 	domains[0].owned = size;
 	domains[0].malloc_seen = *(void **)&ours;
+	domain.realloc = out[0].realloc;
+	domain.free = out[0].free;
+	__atomic_store_n(&domain.malloc, out[0].malloc, __ATOMIC_RELEASE);
 }
 
 /* Tests of hooks set this; hooks do not see the domains' frees. */
 bool jet_tsd_global_slow(void);
 
 static bool
+routed(void) {
+	return __atomic_load_n(&domain.malloc, __ATOMIC_ACQUIRE) != NULL;
+}
+
+static bool
 slots_turn(void) {
-	return turn & 1 || domain[0].malloc == NULL || jet_tsd_global_slow();
+	return turn & 1 || !routed() || jet_tsd_global_slow();
 }
 
 /* What comes before each of our blocks. */
@@ -125,23 +139,22 @@ bound(size_t size) {
 
 void *
 __wrap_jet_malloc(size_t size) {
-	static bool started;
-	if (!started) { /* and nothing else is asked for: tests count */
+	static char started;
+	if (!__atomic_test_and_set(&started, __ATOMIC_RELAXED)) { /* tests count: nothing more */
 		void *ptr = __real_jet_malloc(size);
-		started = true;
 		take_domains();
 		return ptr;
 	}
 	bound(size);
 	return !size       ? __real_jet_malloc(0)
 	    : slots_turn() ? slots.alloc(NULL, size, 1)
-	                   : domain[0].malloc(NULL, size);
+	                   : domain.malloc(NULL, size);
 }
 
 /* Of no block, ours is a malloc, and jemalloc's hooks are told so. */
 void *
 __wrap_jet_realloc(void *ptr, size_t size) {
-	return ptr && size && domain[0].realloc ? domain[0].realloc(NULL, ptr, size)
+	return ptr && size && routed() ? domain.realloc(NULL, ptr, size)
 	                                        : __real_jet_realloc(ptr, size);
 }
 
@@ -158,7 +171,7 @@ __wrap_jet_free(void *ptr) {
 	if (slots_turn()) {
 		slots.dealloc(NULL, ptr, 0, 0);
 	} else {
-		domain[0].free(NULL, ptr);
+		domain.free(NULL, ptr);
 	}
 }
 

@@ -95,7 +95,8 @@ typedef struct je_sys_domain {
 /* JE_SYS_DOMAINS domains, and `out` is filled; or NULL: there is no range, somebody has
  * them already, or an option asks for work at each free (junk, zero, utrace, xmalloc).
  * Of the frees that a thread's cache takes, jemalloc's experimental hooks see none, and its
- * thread events come with the thread's next malloc or flush.
+ * thread events come late: with the thread's next event of malloc, or next call that these
+ * functions do not serve by themselves.
  * Not from two threads at once.  Not in builds of jemalloc 5.3.0. */
 je_sys_domain *je_sys_domains(je_sys_domain_functions *out);
 
