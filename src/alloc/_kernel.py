@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from ._ledger import ProcessMemory, Residence
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ._ledger import ProcessMemory, Residence
 
 # glibc: HEAP_MAX_SIZE on 64-bit targets, the size and alignment of a thread arena's heap.
 HEAP = 64 << 20
@@ -64,6 +64,8 @@ def read(
     The ranges are start and length.  Costs some milliseconds: the kernel walks the page
     tables, about 1 ms for each GiB that is resident, and prints each mapping.
     """
+    from ._ledger import ProcessMemory
+
     status = _status()
     try:
         with open("/proc/self/smaps", "rb") as file:
@@ -107,6 +109,8 @@ def _residence(
     jemalloc: tuple[int, int],
     chunks: tuple[int, int],
 ) -> Residence:
+    from ._ledger import Residence
+
     files = stacks = ours = pools = heaps = other = 0
     for index, (start, end, access, name, rss) in enumerate(mappings):
         if not rss:

@@ -8,8 +8,8 @@ import time
 from _thread import allocate_lock
 
 from alloc._kernel import resident
+from alloc._mechanics import load, loaded, mechanics
 from alloc._record import Record, as_dict
-from alloc.jemalloc import ALL_ARENAS, Control, loaded
 
 from ._probe import process
 from ._select import implementation
@@ -17,6 +17,7 @@ from ._select import implementation
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import dataclass as record
+    from typing import Any
 else:
     from ._record import record
 
@@ -165,15 +166,18 @@ PURGES = 12
 def _purge() -> int | None:
     if not loaded():
         return None
-    control = Control()
+    load()
+    control = mechanics()
+    resolve = control.resolve
     try:
-        control.command("thread.tcache.flush")
+        control.command(True, resolve(True, "thread.tcache.flush"))
     except OSError:
         pass  # without caches (tcache:false) there is nothing to flush
+    purge = resolve(True, "arena.4096.purge")  # 4096: all arenas, as below
     left = before = _free_pages(control)
     # While a thread of jemalloc's own purges an arena, a purge of it does nothing.
     for attempt in range(PURGES):
-        control.command(f"arena.{ALL_ARENAS}.purge")
+        control.command(True, purge)
         left = _free_pages(control)
         if not left:
             break
@@ -181,10 +185,13 @@ def _purge() -> int | None:
     return max(0, before - left)
 
 
-def _free_pages(control: Control) -> int:
-    control.epoch()
-    number, of = control.number, f"stats.arenas.{ALL_ARENAS}"
-    return (number(f"{of}.pdirty") + number(f"{of}.pmuzzy")) * number("arenas.page")
+def _free_pages(control: Any) -> int:
+    control.epoch(True, control.resolve(True, "epoch"))
+    page, dirty, muzzy = [
+        int(control.read(True, control.resolve(True, key), "u64"))
+        for key in ("arenas.page", "stats.arenas.4096.pdirty", "stats.arenas.4096.pmuzzy")
+    ]
+    return (dirty + muzzy) * page
 
 
 def _trim_slabs() -> int:

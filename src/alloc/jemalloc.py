@@ -19,9 +19,9 @@ from alloc._jemalloc_forks import Forks
 from alloc._jemalloc_keys import KEYS, Key, near, pattern
 from alloc._jemalloc_options import CHANGEABLE, Option, OptionError, check, split, validate
 from alloc._jemalloc_options import options as _options
-from alloc._locate import jemalloc_library
+from alloc._mechanics import load, loaded
+from alloc._mechanics import mechanics as _mechanics
 
-from ._select import core_error, implementation
 from .errors import BackendUnavailableError
 
 TYPE_CHECKING = False
@@ -53,37 +53,6 @@ GUARDED = {
 """Keys that would harm if they were written as they stand."""
 
 _RANGES = {"u32": (0, 2**32 - 1), "u64": (0, 2**64 - 1), "i64": (-(2**63), 2**63 - 1)}
-
-
-def _mechanics() -> Any:
-    if implementation != "cython":
-        raise BackendUnavailableError(f"no compiled core: {core_error}")
-    try:
-        from . import _control
-
-        if _control.USABLE is None:
-            raise ImportError("it belongs to an interpreter that has ended")
-    except ImportError as error:
-        raise BackendUnavailableError(f"no compiled core: {error}") from None
-    return _control
-
-
-def load() -> None:
-    """Load the private jemalloc into this process, where it is not there yet.
-
-    Raises ``BackendUnavailableError`` if it cannot be.
-    """
-    trouble = _mechanics().load(jemalloc_library())
-    if trouble is not None:
-        raise BackendUnavailableError(trouble)
-
-
-def loaded() -> bool:
-    """Whether the private jemalloc is in this process."""
-    try:
-        return bool(_mechanics().present(jemalloc_library()))
-    except BackendUnavailableError:
-        return False
 
 
 class Control:

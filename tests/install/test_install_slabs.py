@@ -50,6 +50,19 @@ check(again), check(kept)
     assert run(DROP + code) == "True"
 
 
+def test_some_kilobytes_are_worth_a_short_walk(run):
+    code = """
+alloc.install('full', numpy=False)
+made = [bytes([i]) * 1900 for i in range(60)]
+kept = made[::20]
+del made
+alloc.jemalloc.command('thread.tcache.flush')
+print(wait(lambda: _route.figures()['slab_bytes'] > 0))
+print(all(one == bytes([i * 20]) * 1900 for i, one in enumerate(kept)))
+"""
+    assert run(DROP + code) == "True\nTrue"
+
+
 def test_the_resident_set_falls_by_them(run):
     code = """
 alloc.install(numpy=False, preset='throughput')     # where the keeper leaves them

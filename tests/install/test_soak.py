@@ -14,11 +14,9 @@ if sys.platform != "linux":
 
 
 @pytest.fixture
-def soak(pytestconfig):
+def soak():
     def run(*options):
         command = [sys.executable, SOAK, "--seconds", "5", "--seed", "11", *options]
-        if "kernel" in pytestconfig.getoption("--without"):
-            command += ["--resident", "256"]  # an emulator's own memory as well
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         return done.returncode, done.stdout + done.stderr
 

@@ -62,6 +62,21 @@ def test_without_thread_caches(python):
     assert python(code, env={"JE_MALLOC_CONF": "tcache:false"}) == "True"
 
 
+@pytest.mark.needs_core
+@pytest.mark.needs_jemalloc
+def test_it_brings_no_memory_of_its_own(python):
+    """The table of jemalloc's keys, and ``re``, are over a megabyte."""
+    code = """
+import sys
+before = set(sys.modules)
+import alloc
+alloc.install(numpy=False)
+alloc.trim()
+print(sorted({'re', 'enum', 'alloc.jemalloc', 'alloc._ledger'} & (set(sys.modules) - before)))
+"""
+    assert python(code) == "[]"
+
+
 def test_throttled_by_time(monkeypatch):
     assert alloc.trim(every=60) is not None
     assert alloc.trim(every=60) is None

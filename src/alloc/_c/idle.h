@@ -98,7 +98,9 @@ static void alloc_keeper_trim_glibc(int idle) {
 /* A class of small blocks is idle when nothing of it came or went between two looks.  For
  * a service that never rests, every ten seconds others are walked as well, where much is
  * free. */
-#define ALLOC_SLABS_LEAST ((size_t)128 << 10) /* free bytes of a class that are worth a walk */
+#define ALLOC_SLABS_LEAST ((size_t)16 << 10) /* free bytes of a class that are worth a walk */
+#define ALLOC_SLABS_LEAST_LONG ((size_t)128 << 10) /* where the last walk was a long one */
+#define ALLOC_SLABS_LONG ((int64_t)500000)         /* ns */
 #define ALLOC_SLABS_LEAST_BUSY ((size_t)8 << 20)
 /* Of the time, at most one part in so many goes into walks. */
 #define ALLOC_SLABS_SHARE 50
@@ -110,6 +112,7 @@ static struct {
     int on;
     alloc_je_slabs walk;
     int64_t next, next_busy; /* ns: not before */
+    int64_t took;            /* ns: the last walk; it goes past all of jemalloc's memory */
     unsigned long walks;
     size_t given; /* bytes */
 } alloc_slabs;
@@ -121,11 +124,12 @@ static int alloc_slabs_wanted(void) {
 /* One look of the keeper; whether anything moved since the last one. */
 static int alloc_slabs_round(void) {
     int64_t began = alloc_now_ns(), took;
-    int moved;
+    int moved, is_long = alloc_slabs.took > ALLOC_SLABS_LONG;
     size_t due;
     if (!alloc_slabs_wanted() || began < alloc_slabs.next)
         return 0;
-    due = alloc_je.slabs_look(&alloc_slabs.walk, ALLOC_SLABS_LEAST, 1);
+    due = alloc_je.slabs_look(
+        &alloc_slabs.walk, is_long ? ALLOC_SLABS_LEAST_LONG : ALLOC_SLABS_LEAST, 1);
     moved = alloc_slabs.walk.moved != 0;
     if (!due && began >= alloc_slabs.next_busy) {
         due = alloc_je.slabs_look(&alloc_slabs.walk, ALLOC_SLABS_LEAST_BUSY, 0);
@@ -135,7 +139,7 @@ static int alloc_slabs_round(void) {
         return moved;
     __atomic_add_fetch(&alloc_slabs.given, alloc_slabs_walk(&alloc_slabs.walk), __ATOMIC_RELAXED);
     alloc_slabs.walks++;
-    took = alloc_now_ns() - began;
+    alloc_slabs.took = took = alloc_now_ns() - began;
     alloc_slabs.next = began + took * ALLOC_SLABS_SHARE;
     if (alloc_slabs.next_busy < began + took * ALLOC_SLABS_SHARE_BUSY)
         alloc_slabs.next_busy = began + took * ALLOC_SLABS_SHARE_BUSY;
