@@ -15,6 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+ALL_ARENAS = 4096
+"""Index that means all arenas, for statistics, purge and decay."""
+
 
 def mechanics() -> Any:
     """`_control`.  Raises ``BackendUnavailableError`` where no compiled core is."""

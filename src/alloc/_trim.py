@@ -8,7 +8,7 @@ import time
 from _thread import allocate_lock
 
 from alloc._kernel import resident
-from alloc._mechanics import load, loaded, mechanics
+from alloc._mechanics import ALL_ARENAS, load, loaded, mechanics
 from alloc._record import Record, as_dict
 
 from ._probe import process
@@ -173,7 +173,7 @@ def _purge() -> int | None:
         control.command(True, resolve(True, "thread.tcache.flush"))
     except OSError:
         pass  # without caches (tcache:false) there is nothing to flush
-    purge = resolve(True, "arena.4096.purge")  # 4096: all arenas, as below
+    purge = resolve(True, f"arena.{ALL_ARENAS}.purge")
     left = before = _free_pages(control)
     # While a thread of jemalloc's own purges an arena, a purge of it does nothing.
     for attempt in range(PURGES):
@@ -187,9 +187,10 @@ def _purge() -> int | None:
 
 def _free_pages(control: Any) -> int:
     control.epoch(True, control.resolve(True, "epoch"))
+    of = f"stats.arenas.{ALL_ARENAS}"
     page, dirty, muzzy = [
         int(control.read(True, control.resolve(True, key), "u64"))
-        for key in ("arenas.page", "stats.arenas.4096.pdirty", "stats.arenas.4096.pmuzzy")
+        for key in ("arenas.page", f"{of}.pdirty", f"{of}.pmuzzy")
     ]
     return (dirty + muzzy) * page
 

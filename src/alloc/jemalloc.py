@@ -19,7 +19,7 @@ from alloc._jemalloc_forks import Forks
 from alloc._jemalloc_keys import KEYS, Key, near, pattern
 from alloc._jemalloc_options import CHANGEABLE, Option, OptionError, check, split, validate
 from alloc._jemalloc_options import options as _options
-from alloc._mechanics import load, loaded
+from alloc._mechanics import ALL_ARENAS, load, loaded
 from alloc._mechanics import mechanics as _mechanics
 
 from .errors import BackendUnavailableError
@@ -36,9 +36,6 @@ __all__ = [
     "keys", "load", "loaded", "options", "private", "read", "set_background_threads",
     "thread_counters", "validate", "write",
 ]  # fmt: skip
-
-ALL_ARENAS = 4096
-"""Index that means all arenas, for statistics, purge and decay."""
 
 PROVIDERS = ("private", "preloaded")
 GUARDED = {

@@ -12,10 +12,14 @@
 #include "heaps.h"
 #include "slabs.h"
 
-static int64_t alloc_now_ns(void) {
+static int64_t alloc_clock_ns(clockid_t clock) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static int64_t alloc_now_ns(void) {
+    return alloc_clock_ns(CLOCK_MONOTONIC);
 }
 
 /* What C libraries take from glibc's malloc themselves stays in its heaps when they
@@ -100,7 +104,7 @@ static void alloc_keeper_trim_glibc(int idle) {
  * free. */
 #define ALLOC_SLABS_LEAST ((size_t)16 << 10) /* free bytes of a class that are worth a walk */
 #define ALLOC_SLABS_LEAST_LONG ((size_t)128 << 10) /* where the last walk was a long one */
-#define ALLOC_SLABS_LONG ((int64_t)500000)         /* ns */
+#define ALLOC_SLABS_LONG ((int64_t)500000)         /* ns of work, whoever else had the CPU */
 #define ALLOC_SLABS_LEAST_BUSY ((size_t)8 << 20)
 /* Of the time, at most one part in so many goes into walks. */
 #define ALLOC_SLABS_SHARE 50
@@ -112,7 +116,7 @@ static struct {
     int on;
     alloc_je_slabs walk;
     int64_t next, next_busy; /* ns: not before */
-    int64_t took;            /* ns: the last walk; it goes past all of jemalloc's memory */
+    int64_t work;            /* ns: the last walk's; it goes past all of jemalloc's memory */
     unsigned long walks;
     size_t given; /* bytes */
 } alloc_slabs;
@@ -123,8 +127,8 @@ static int alloc_slabs_wanted(void) {
 
 /* One look of the keeper; whether anything moved since the last one. */
 static int alloc_slabs_round(void) {
-    int64_t began = alloc_now_ns(), took;
-    int moved, is_long = alloc_slabs.took > ALLOC_SLABS_LONG;
+    int64_t began = alloc_now_ns(), work, took;
+    int moved, is_long = alloc_slabs.work > ALLOC_SLABS_LONG;
     size_t due;
     if (!alloc_slabs_wanted() || began < alloc_slabs.next)
         return 0;
@@ -137,9 +141,11 @@ static int alloc_slabs_round(void) {
     }
     if (!due)
         return moved;
+    work = alloc_clock_ns(CLOCK_THREAD_CPUTIME_ID);
     __atomic_add_fetch(&alloc_slabs.given, alloc_slabs_walk(&alloc_slabs.walk), __ATOMIC_RELAXED);
+    alloc_slabs.work = alloc_clock_ns(CLOCK_THREAD_CPUTIME_ID) - work;
     alloc_slabs.walks++;
-    alloc_slabs.took = took = alloc_now_ns() - began;
+    took = alloc_now_ns() - began;
     alloc_slabs.next = began + took * ALLOC_SLABS_SHARE;
     if (alloc_slabs.next_busy < began + took * ALLOC_SLABS_SHARE_BUSY)
         alloc_slabs.next_busy = began + took * ALLOC_SLABS_SHARE_BUSY;
