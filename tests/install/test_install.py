@@ -368,6 +368,25 @@ for name in ('narenas', 'tcache_max', 'tcache_nslots_large'):
     assert out == "3 environment;32768 program;1 program;"
 
 
+def test_slabs_of_5_to_14_kib_hold_several_blocks_and_leave_no_rest(run):
+    """Where jemalloc's pages are of 4 KiB; larger ones make them larger."""
+    code = """
+import alloc
+alloc.install(numpy=False)
+read = alloc.jemalloc.read
+page = read('arenas.page')
+bins = [[read(f'arenas.bin.{i}.{what}') for what in ('size', 'nregs', 'slab_size')]
+        for i in range(read('arenas.nbins'))]
+large = [one for one in bins if one[0] > 4096]
+assert len(large) >= 7, bins
+for size, count, slab in large:
+    assert count >= 4, (size, count)
+    assert page > 4096 or count * size == slab <= 65536, (size, count, slab)
+print('well')
+"""
+    assert run(code) == "well"
+
+
 def test_freed_blocks_are_filled_where_jemalloc_is_told_to(run):
     """The shorter functions for CPython's domains do not fill: they are not used then."""
     code = """

@@ -50,6 +50,20 @@ check(again), check(kept)
     assert run(DROP + code) == "True"
 
 
+def test_blocks_of_5_to_14_kib_leave_their_pages_though_a_neighbour_stays(run):
+    code = """
+alloc.install('full', numpy=False)
+made = [bytes([i % 251]) * (5000 + i * 97 % 9000) for i in range(3000)]
+kept = made[::50]
+most = resident()
+del made
+print(wait(lambda: resident() < most - (20 << 20)), _route.figures()['slab_bytes'] > 1 << 20)
+for i, one in enumerate(kept):
+    assert one == bytes([i * 50 % 251]) * (5000 + i * 4850 % 9000)
+"""
+    assert run(DROP + code) == "True True"
+
+
 def test_some_kilobytes_are_worth_a_short_walk(run):
     code = """
 alloc.install('full', numpy=False)
