@@ -20,7 +20,9 @@ SOURCE = "src/alloc"
 INCLUDES = [SOURCE, f"{SOURCE}/include"]
 POSIX = os.name == "posix"
 LINUX = sysconfig.get_platform().startswith("linux")  # compiled for, not on
-FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"] if POSIX else []
+# Not -O3: it makes a sixth more text, which counts to every process, and saves no
+# instructions (benchmarks/regression.py).  -Os costs up to 9 %.
+FLAGS = ["-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"] if POSIX else []
 if LINUX:
     FLAGS.append("-fno-plt")  # a slot of System is a jump to malloc: one jump, not two
 
