@@ -13,6 +13,7 @@ for names to fall into, on both sides; the table has the ratio of the medians.
 """
 
 import argparse
+import importlib.util
 import math
 import os
 import statistics
@@ -36,6 +37,15 @@ LOOPS = {
     "raytrace": (1, 2), "xml_etree": (1, 2),
 }  # fmt: skip
 TARGET = 1.02
+
+
+def lacking(names):
+    """Those that this pyperformance has not: some are not for every Python."""
+    found = importlib.util.find_spec("pyperformance")
+    if found is None:
+        raise SystemExit("pyperformance is not installed (dependency group bench-install)")
+    folder = Path(found.origin).parent / "data-files" / "benchmarks"
+    return [name for name in names if not (folder / f"bm_{name.split()[0]}").is_dir()]
 
 
 def command(mode, name, loops, layout=0):
@@ -136,6 +146,12 @@ if __name__ == "__main__":
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     names = options.only.split(",") if options.only else list(LOOPS)
+    absent = lacking(names)
+    if absent and options.only:
+        raise SystemExit(f"not in this pyperformance: {', '.join(absent)}")
+    if absent:
+        print(f"left out, not in this pyperformance: {', '.join(absent)}", file=sys.stderr)
+    names = [name for name in names if name not in absent]
 
     def section(done):
         what = f"pyperformance, mode {options.mode}"

@@ -332,11 +332,17 @@ static void alloc_je_take_slots(void *library) {
  * one or a few: a slab costs 128 bytes and some hundred instructions, and objects come
  * and go by the slab; pages of it that nothing uses go back alone (jemalloc-sys: slabs.c).
  * Those of 5 to 14 KiB have some 64 KiB without a rest, as smaller ones have: in jemalloc's,
- * which hold one to four blocks, every other block comes and goes at an extent's price. */
+ * which hold one to four blocks, every other block comes and goes at an extent's price.  Not
+ * where jemalloc-sys is built for pages of 64 KiB: slabs hold dozens of them there. */
+#if defined(__aarch64__) || defined(__powerpc64__)
+#define ALLOC_JE_SLABS "slab_sizes:8-512:8,"
+#else
+#define ALLOC_JE_SLABS \
+    "slab_sizes:8-512:8|4097-6144:15|6145-7168:14|7169-8192:16|8193-12288:15|12289-14336:14,"
+#endif
 #define ALLOC_JE_OPTIONS \
     "narenas:1,tcache_max:32768,tcache_nslots_large:1,cache_oblivious:false," \
-    "oversize_threshold:2097152,max_background_threads:1," \
-    "slab_sizes:8-512:8|4097-6144:15|6145-7168:14|7169-8192:16|8193-12288:15|12289-14336:14," \
+    "oversize_threshold:2097152,max_background_threads:1," ALLOC_JE_SLABS \
     "tcache_ncached_max:513-1024:32|1025-2048:16|2049-4096:8|4097-14336:4"
 
 /* Write them into the small library that the private one needs, and that is loaded
