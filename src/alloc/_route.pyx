@@ -109,6 +109,12 @@ cdef extern from "_c/pools.h":
     int pools_know "alloc_pools_know"()
 
 
+cdef extern from "_c/advise.h":
+    cdef struct advise_state:
+        unsigned long calls
+    advise_state advise "alloc_advise"
+
+
 cdef extern from "_c/numpy.h":
     ctypedef struct numpy_handler "alloc_numpy_handler":
         pass
@@ -494,6 +500,7 @@ def figures():
         "pools_emptied": pools.emptied,
         "pools_shortened": pools.shortened,
         "pool_bytes": pools.pages * pools.os_page,
+        "pool_calls": advise.calls,
         "looks": keeper.looks,
         "holds": keeper.holds,
         "slab_walks": slabs.walks,

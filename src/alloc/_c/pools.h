@@ -16,10 +16,10 @@
 
 #include <stdint.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "advise.h"
 #include "chunks.h"
 
 #define ALLOC_POOL ((uint32_t)16 << 10)
@@ -108,17 +108,18 @@ static inline int alloc_pool_promising(const alloc_pool *pool) {
            (pool->live == 0 || alloc_pool_pages_from(pool->fresh) > (uint32_t)alloc_pools.os_page);
 }
 
-static void alloc_pool_drop(alloc_pool *pool, uint32_t from, uint32_t to) {
+static void alloc_pool_drop(alloc_ranges *ranges, alloc_pool *pool, uint32_t from, uint32_t to) {
     from = alloc_pool_pages_from(from);
     to = alloc_pool_pages_from(to);
-    if (from < to && madvise((uint8_t *)pool + from, to - from, MADV_DONTNEED) == 0)
-        alloc_pools.pages += (to - from) / alloc_pools.os_page;
+    if (from < to)
+        alloc_pools.pages +=
+            alloc_ranges_add(ranges, (uint8_t *)pool + from, to - from) / alloc_pools.os_page;
 }
 
 /* Take the free blocks at the end of a pool out of its free list, which is put in
- * address order, and give their pages back.  Nothing is changed where the list
+ * address order; their pages join the ranges.  Nothing is changed where the list
  * is not exactly as it must be. */
-static void alloc_pool_shorten(alloc_pool *pool) {
+static void alloc_pool_shorten(alloc_ranges *ranges, alloc_pool *pool) {
     uint8_t is_free[(ALLOC_POOL - ALLOC_POOL_HEADER) / 16] = {0};
     uint8_t *base = (uint8_t *)pool, *at;
     uint32_t size = (pool->size_class + 1) * 16, was = pool->fresh;
@@ -156,7 +157,7 @@ static void alloc_pool_shorten(alloc_pool *pool) {
     at = NULL;
     memcpy(link, &at, sizeof at);
     pool->fresh = ALLOC_POOL_HEADER + keep * size;
-    alloc_pool_drop(pool, pool->fresh, was);
+    alloc_pool_drop(ranges, pool, pool->fresh, was);
     alloc_pools.shortened++;
 }
 
@@ -167,21 +168,24 @@ static inline int alloc_chunk_is_stack(const void *chunk) {
 
 /* Give back what a chunk's pools do not need.  pre: the GIL of its interpreter. */
 static void alloc_chunk_thin(void *chunk) {
+    alloc_ranges ranges;
     uint32_t offset;
     if (alloc_chunk_is_stack(chunk))
         return;
+    ranges.count = 0;
     for (offset = 0; offset < ALLOC_CHUNK; offset += ALLOC_POOL) {
         alloc_pool *pool = (alloc_pool *)((uint8_t *)chunk + offset);
         if (!alloc_pool_promising(pool))
             continue;
         if (pool->live == 0) {
             pool->size_class = ALLOC_POOL_NO_CLASS;
-            alloc_pool_drop(pool, ALLOC_POOL_HEADER, ALLOC_POOL);
+            alloc_pool_drop(&ranges, pool, ALLOC_POOL_HEADER, ALLOC_POOL);
             alloc_pools.emptied++;
         } else {
-            alloc_pool_shorten(pool);
+            alloc_pool_shorten(&ranges, pool);
         }
     }
+    alloc_pools.pages += alloc_ranges_give(&ranges) / alloc_pools.os_page;
 }
 
 /* A number that changes when a chunk is worked in, and whether it is promising.
