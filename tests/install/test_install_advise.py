@@ -1,13 +1,17 @@
-"""Pages of pymalloc's pools go back by one system call for many, where that may be."""
+"""Pages of many pools, slabs or extents go back by one system call, where that may be."""
 
 import sys
 
 import pytest
+from patience import seconds
 
 pytestmark = [
     pytest.mark.needs_core,
     pytest.mark.needs_jemalloc,
     pytest.mark.needs_kernel,
+]
+
+pools = [
     pytest.mark.needs_pymalloc,
     pytest.mark.skipif(
         sys.version_info < (3, 10), reason="pools of 3.9 are one OS page: no free pages"
@@ -15,7 +19,7 @@ pytestmark = [
 ]
 
 DROP = """
-import alloc, ctypes, mmap, os
+import alloc, ctypes, mmap, os, time
 from alloc import _route
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -42,22 +46,20 @@ def drop():
     figures = _route.figures()
     assert figures['pool_bytes'] > 1 << 20, figures
     return figures['pools_emptied'] + figures['pools_shortened'], figures['pool_calls']
-"""
 
-
-def test_pools_of_a_chunk_go_together(run):
-    code = """
-can = kernel_can() and libc.prctl(21, 0, 0, 0, 0) == 0     # PR_GET_SECCOMP: not filtered
-pools, calls = drop()
-assert pools > 300 and calls > 0
-print(calls < pools / 3 if can else calls == pools, pools, calls)
-"""
-    assert run(DROP + code).split()[0] == "True"
-
-
-def test_a_process_whose_calls_are_filtered_is_not_killed_for_one(run):
-    """What process_madvise() is killed for here, sandboxes do to calls they do not know."""
-    code = """
+def drop_slabs():
+    alloc.install('full', numpy=False)
+    made = [bytes([i % 251]) * (1000 + i * 37 % 20000) for i in range(6000)]
+    kept = made[::20]
+    del made
+    end = time.monotonic() + {limit}
+    while _route.figures()['slab_bytes'] < 1 << 19 or alloc.ledger().jemalloc.dirty > 1 << 20:
+        assert time.monotonic() < end, (_route.figures(), alloc.ledger())
+        time.sleep(0.05)
+    for i, one in enumerate(kept):
+        assert one == bytes([i * 20 % 251]) * (1000 + i * 740 % 20000)
+""".replace("{limit}", str(seconds(60)))
+FILTERED = """
 import platform, signal
 if platform.machine() not in ('x86_64', 'aarch64'):
     raise SystemExit('write the filter for this machine')
@@ -83,7 +85,40 @@ if child == 0:
     kernel_can()
     os._exit(0)
 assert os.waitpid(child, 0)[1] & 127 == signal.SIGSYS   # the filter bites
+"""
+
+
+def marked(test):
+    for mark in pools:
+        test = mark(test)
+    return test
+
+
+@marked
+def test_pools_of_a_chunk_go_together(run):
+    code = """
+can = kernel_can() and libc.prctl(21, 0, 0, 0, 0) == 0     # PR_GET_SECCOMP: not filtered
+pools, calls = drop()
+assert pools > 300 and calls > 0
+print(calls < pools / 3 if can else calls == pools, pools, calls)
+"""
+    assert run(DROP + code).split()[0] == "True"
+
+
+@marked
+def test_a_process_whose_calls_are_filtered_is_not_killed_for_its_pools(run):
+    """What process_madvise() is killed for here, sandboxes do to calls they do not know."""
+    code = """
 pools, calls = drop()
 print(calls == pools, pools, calls)
 """
-    assert run(DROP + code).split()[0] == "True"
+    assert run(DROP + FILTERED + code).split()[0] == "True"
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_slabs_and_extents_go_with_a_filter_and_without(run, filtered):
+    code = """
+drop_slabs()
+print(alloc.jemalloc.read('opt.process_madvise_max_batch'))
+"""
+    assert run(DROP + (FILTERED if filtered else "") + code) == "64"

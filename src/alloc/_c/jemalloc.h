@@ -342,7 +342,8 @@ static void alloc_je_take_slots(void *library) {
 #endif
 #define ALLOC_JE_OPTIONS \
     "narenas:1,tcache_max:32768,tcache_nslots_large:1,cache_oblivious:false," \
-    "oversize_threshold:2097152,max_background_threads:1," ALLOC_JE_SLABS \
+    "oversize_threshold:2097152,max_background_threads:1,process_madvise_max_batch:64," \
+    ALLOC_JE_SLABS \
     "tcache_ncached_max:513-1024:32|1025-2048:16|2049-4096:8|4097-14336:4"
 
 /* Write them into the small library that the private one needs, and that is loaded

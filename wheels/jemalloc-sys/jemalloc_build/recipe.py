@@ -28,11 +28,19 @@ TSD_HEADER = os.path.join(OVERLAY, "jemalloc", "internal", "tsd_tls.h")
 COLD = os.path.join(NATIVE, "cold.mk")
 WARM = os.path.join(NATIVE, "warm.ld")
 LEAVES = os.path.join(NATIVE, "leaves.h")
+ADVISE = os.path.join(NATIVE, "advise.h")
 TCACHE_HEADER = os.path.join(TCACHE, "jemalloc", "internal", "tcache_types.h")
 LIBS = ["-lm", "-lpthread", "-ldl"]
 # What needs fast paths in headers, and what of jemalloc's it comes before.
-INLINED = ["domains.o", "fill.o", "flush.o", "large.o", "leaves.o", "prefault.o", "slabs.o"]
-WRAPPED = ["arena_ptr_array_flush", "bin_slab_reg_alloc_batch", "ecache_alloc_grow"]
+INLINED = [
+    "advise.o", "domains.o", "fill.o", "flush.o", "large.o", "leaves.o", "prefault.o", "slabs.o",
+]  # fmt: skip
+WRAPPED = [
+    "arena_ptr_array_flush",
+    "bin_slab_reg_alloc_batch",
+    "ecache_alloc_grow",
+    "pages_purge_process_madvise",
+]
 
 TARGETS = {
     "private": "lib/libjemalloc_pic.a",
@@ -80,6 +88,9 @@ def configure_arguments(name, options, source):
         arguments += ["--with-jemalloc-prefix=je_", "--disable-initial-exec-tls"]
     if name == "private":
         arguments.append("--disable-dss")
+        # native/advise.c; the number is not the same on every machine.
+        if options.target.startswith(("x86_64-", "aarch64-")) and "linux" in options.target:
+            arguments.append("--with-experimental-sys-process-madvise=440")
         if options.malloc_conf:
             arguments.append("--with-malloc-conf=" + options.malloc_conf)
     return arguments
@@ -199,7 +210,7 @@ def _link(options, source, private, build_dir, raised):
     natives = [os.path.join(NATIVE, n) for n in ("range.c", "boot.c", "private.map", "boot.map")]
     natives += [os.path.join(NATIVE, n) for n in ("slots.c", "zero.c")]
     natives += [os.path.join(NATIVE, name[:-1] + "c") for name in INLINED]
-    natives += [WARM, LEAVES]
+    natives += [WARM, LEAVES, ADVISE]
     natives.append(os.path.join(OVERLAY, "jemalloc_sys.h"))
     key = _key(
         [os.path.basename(private), options.tls_cache, options.strip],

@@ -6,7 +6,9 @@
  * small regions itself.  A page that is used again costs a fault.
  *
  * Why no live region can be hit: a region changes hands, and a slab leaves its bin, only
- * under the bin's lock, which is held from the look at the slab to the last page.  The
+ * under the bin's lock, which is held from the look at the slab until its pages are gone.  Those
+ * of several slabs go by one system call (advise.c), so several bins may be locked: all but
+ * the first are only tried, as jemalloc locks them in an order of its own around a fork.  The
  * look reads one word (e_bits) that says slab, class, shard, arena and free regions
  * together.  A slab with all regions free is left alone: it is on its way out, or not yet
  * in the bin.  One that its thread is still preparing may pass for one in use, by a count
@@ -19,6 +21,9 @@
 #include "jemalloc/internal/jemalloc_preamble.h"
 #include "jemalloc/internal/jemalloc_internal_includes.h"
 
+#include <sys/uio.h>
+
+#include "advise.h"
 #include "jemalloc_sys.h"
 
 #if SC_NBINS > JE_SYS_SLABS_CLASSES
@@ -77,51 +82,99 @@ je_sys_slabs_look(je_sys_slabs *walk, size_t least, int idle) {
 	return due;
 }
 
-/* Whole pages from region `first` up to `end`; bytes given back. */
-static size_t
-purge_regions(uintptr_t base, size_t size, size_t first, size_t end) {
+/* What is to go next, and the bins that are locked until then.  Few: who wants a region of
+ * such a bin waits for all of it. */
+enum { RANGES = 32, BINS = 8, SLABS = 32 };
+
+typedef struct {
+	struct iovec ranges[RANGES];
+	bin_t *bins[BINS];
+	unsigned nranges, nbins, nslabs;
+	size_t given;
+} batch_t;
+
+static void
+batch_give(batch_t *batch) {
+	batch->given += je_advise_give(batch->ranges, batch->nranges);
+	batch->nranges = 0;
+}
+
+static void
+batch_end(batch_t *batch) {
+	batch_give(batch);
+	while (batch->nbins > 0) {
+		malloc_mutex_unlock(TSDN_NULL, &batch->bins[--batch->nbins]->lock);
+	}
+	batch->nslabs = 0;
+}
+
+static void
+batch_lock(batch_t *batch, bin_t *bin) {
+	unsigned i;
+	for (i = 0; i < batch->nbins; i++) {
+		if (batch->bins[i] == bin) {
+			return;
+		}
+	}
+	if (batch->nbins == BINS
+	    || (batch->nbins > 0 && malloc_mutex_trylock(TSDN_NULL, &bin->lock))) {
+		batch_end(batch);
+	}
+	if (batch->nbins == 0) {
+		malloc_mutex_lock(TSDN_NULL, &bin->lock);
+	}
+	batch->bins[batch->nbins++] = bin;
+}
+
+/* Whole pages from region `first` up to `end`. */
+static void
+purge_regions(batch_t *batch, uintptr_t base, size_t size, size_t first, size_t end) {
 	uintptr_t from = PAGE_CEILING(base + first * size);
 	uintptr_t to = (base + end * size) & ~(uintptr_t)PAGE_MASK;
-	return to > from && !pages_purge_forced((void *)from, to - from) ? to - from : 0;
+	if (to > from) {
+		if (batch->nranges == RANGES) {
+			batch_give(batch);
+		}
+		batch->ranges[batch->nranges].iov_base = (void *)from;
+		batch->ranges[batch->nranges++].iov_len = to - from;
+	}
 }
 
 /* pre: the lock of the slab's bin. */
-static size_t
-purge_slab(edata_t *slab, const bin_info_t *info) {
+static void
+purge_slab(batch_t *batch, edata_t *slab, const bin_info_t *info) {
 	slab_data_t *data = edata_slab_data_get(slab);
 	uintptr_t base = (uintptr_t)edata_base_get(slab);
-	size_t given = 0, i, first = 0;
+	size_t i, first = 0;
 	for (i = 0; i < info->nregs; i++) {
 		if (bitmap_get(data->bitmap, &info->bitmap_info, i)) {
-			given += i > first ? purge_regions(base, info->reg_size, first, i) : 0;
+			purge_regions(batch, base, info->reg_size, first, i);
 			first = i + 1;
 		}
 	}
-	return given + (i > first ? purge_regions(base, info->reg_size, first, i) : 0);
+	purge_regions(batch, base, info->reg_size, first, i);
 }
 
-/* A slab at this address, or something else; 0 if its class is not due. */
-static size_t
-purge_at(je_sys_slabs *walk, edata_t *edata, uintptr_t at) {
+/* A slab at this address, or something else, or of a class that is not due. */
+static void
+purge_at(batch_t *batch, je_sys_slabs *walk, edata_t *edata, uintptr_t at) {
 	edata_t bits;
 	bits.e_bits = *(volatile uint64_t *)&edata->e_bits;
 	if (!edata_slab_get(&bits)) {
-		return 0;
+		return;
 	}
 	szind_t class = edata_szind_get_maybe_invalid(&bits);
 	unsigned index = edata_arena_ind_get(&bits);
 	if (class >= SC_NBINS || !walk->due[class] || index >= narenas_auto) {
-		return 0;
+		return;
 	}
 	const bin_info_t *info = &bin_infos[class];
 	unsigned shard = edata_binshard_get(&bits);
 	arena_t *arena = arena_get(TSDN_NULL, index, false);
 	if (arena == NULL || shard >= info->n_shards) {
-		return 0;
+		return;
 	}
-	bin_t *bin = arena_get_bin(arena, class, shard);
-	size_t given = 0;
-	malloc_mutex_lock(TSDN_NULL, &bin->lock);
+	batch_lock(batch, arena_get_bin(arena, class, shard));
 	bits.e_bits = *(volatile uint64_t *)&edata->e_bits;
 	unsigned nfree = edata_slab_get(&bits) ? edata_nfree_get(&bits) : 0;
 	if (nfree > 0 && nfree < info->nregs && edata_state_get(&bits) == extent_state_active
@@ -130,17 +183,20 @@ purge_at(je_sys_slabs *walk, edata_t *edata, uintptr_t at) {
 	    && edata_pai_get(&bits) == EXTENT_PAI_PAC && !edata_guarded_get(&bits)
 	    && (uintptr_t)edata_base_get(edata) == at
 	    && edata_size_get(edata) == info->slab_size) {
-		given = purge_slab(edata, info);
+		purge_slab(batch, edata, info);
 	}
-	malloc_mutex_unlock(TSDN_NULL, &bin->lock);
-	return given;
+	if (++batch->nslabs == SLABS) {
+		batch_end(batch);
+	}
 }
 
 EXPORTED size_t
 je_sys_slabs_purge(je_sys_slabs *walk, size_t most) {
 	rtree_ctx_t ctx;
 	uintptr_t start, end, at;
-	size_t given = 0;
+	batch_t batch;
+	batch.nranges = batch.nbins = batch.nslabs = 0;
+	batch.given = 0;
 	je_slots_used(&start, &end);
 	at = walk->at ? walk->at : start;
 	rtree_ctx_data_init(&ctx);
@@ -154,11 +210,12 @@ je_sys_slabs_purge(je_sys_slabs *walk, size_t most) {
 			size_t length = edata_size_get(found.edata);
 			if (from == at && length >= PAGE && length <= end - at) {
 				next = at + PAGE_CEILING(length);
-				given += purge_at(walk, found.edata, at);
+				purge_at(&batch, walk, found.edata, at);
 			}
 		}
 		at = next;
 	}
+	batch_end(&batch);
 	walk->at = at < end ? at : 0;
-	return given;
+	return batch.given;
 }

@@ -61,6 +61,7 @@ FAILS = {
 }
 # `make check` runs the integration tests three times.
 DECAY = ["", "dirty_decay_ms:-1,muzzy_decay_ms:-1", "dirty_decay_ms:0,muzzy_decay_ms:0"]
+TOGETHER = "dirty_decay_ms:0,muzzy_decay_ms:0,process_madvise_max_batch:64"  # native/advise.c
 SUMMARY = re.compile(r"Test suite summary: pass: (\d+)/\d+, skip: (\d+)/\d+, fail: (\d+)/")
 
 
@@ -192,7 +193,8 @@ def check(name, options, source, build_dir, seconds, only):
 
     undone = UNDONE if ours else {}
     jobs = [(test, undone.get(test, "")) for test in listed(folder, "TESTS_UNIT")]
-    jobs += [(t, conf) for conf in DECAY for t in listed(folder, "TESTS_INTEGRATION")]
+    confs = [*DECAY, TOGETHER] if ours else DECAY
+    jobs += [(t, conf) for conf in confs for t in listed(folder, "TESTS_INTEGRATION")]
     jobs = [(test, conf) for test, conf in jobs if not only or only in test]
     variable = "MALLOC_CONF" if name == "preload" else "JE_MALLOC_CONF"
     total = collections.Counter(passed=0, skipped=0, failed=0, expected=0)
