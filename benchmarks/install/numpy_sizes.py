@@ -1,6 +1,6 @@
 """NumPy's arrays by size, stock against install(): CPU time as a ratio.
 
-python benchmarks/install/numpy_sizes.py [--rounds 9] [--sizes 65536,...] [--write]
+python benchmarks/install/numpy_sizes.py [--mode hybrid] [--rounds 9] [--sizes 65536,...] [--write]
 
     temporaries   d = a + b * c, d bound again each time
     empty         np.empty(n), each OS page written once, dropped
@@ -25,7 +25,7 @@ SIZES = [64, 512, 4 * KIB, 16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 5
          2 * MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB]  # fmt: skip
 BATCH = 0.004  # seconds, or one iteration
 BATCHES = 7
-NAMED, FLOOR = "temporaries", "existing"
+TEMPORARIES, FLOOR = "temporaries", "existing"
 
 
 def works(np, size):
@@ -120,10 +120,10 @@ def report(rounds, mode, sizes, version, samples):
             first, middle, last = statistics.quantiles(ratios, n=4)
             cells.append(f"{middle:.2f} ({first:.2f}-{last:.2f})")
             cells.append(f"{statistics.median(before) / 1e3:,.2f}")
-            limit = 0.70 if size == 64 * MIB and name == NAMED else 1.0
+            limit = 0.70 if size == 64 * MIB and name == TEMPORARIES else 1.0
             if round(middle, 2) > limit:
                 over.append(f"{name} at {name_of(size)} ({middle:.2f})")
-        floor = [s["stock"][FLOOR][str(size)] / s["stock"][NAMED][str(size)] for s in samples]
+        floor = [s["stock"][FLOOR][str(size)] / s["stock"][TEMPORARIES][str(size)] for s in samples]
         cells.append(f"{statistics.median(floor):.2f}")
         lines.append(f"| {name_of(size)} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", "Missed: " + (", ".join(over) or "nothing") + "."])

@@ -1,8 +1,8 @@
 /* Pages of many ranges given back by one system call, where the kernel can.
  *
  * madvise() interrupts every other processor that runs a thread of this process, for each
- * range anew; process_madvise() on the process itself does it once for all (Linux 6.18; older
- * ones refuse it).  Where it is refused, and in a process whose system calls are filtered
+ * range anew; process_madvise() on the process itself does it once for all (seen on Linux
+ * 6.18).  Where the kernel refuses it, and in a process whose system calls are filtered
  * (seccomp may kill for a call that it does not know), it is madvise() as ever.  What both
  * cost: benchmarks/rss/advise_cost.py.
  */

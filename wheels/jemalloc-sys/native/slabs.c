@@ -82,14 +82,15 @@ je_sys_slabs_look(je_sys_slabs *walk, size_t least, int idle) {
 	return due;
 }
 
-/* What is to go next, and the bins that are locked until then.  Few: who wants a region of
- * such a bin waits for all of it. */
-enum { RANGES = 32, BINS = 8, SLABS = 32 };
+/* What is to go next, and the bins that are locked until then.  Who wants a region of such
+ * a bin waits for all of it, so the batch ends with the slab that has it half full, and after
+ * STEPS of the walk from the first lock on. */
+enum { RANGES = 64, BINS = 8, STEPS = 64 };
 
 typedef struct {
 	struct iovec ranges[RANGES];
 	bin_t *bins[BINS];
-	unsigned nranges, nbins, nslabs;
+	unsigned nranges, nbins, steps;
 	size_t given;
 } batch_t;
 
@@ -105,7 +106,7 @@ batch_end(batch_t *batch) {
 	while (batch->nbins > 0) {
 		malloc_mutex_unlock(TSDN_NULL, &batch->bins[--batch->nbins]->lock);
 	}
-	batch->nslabs = 0;
+	batch->steps = 0;
 }
 
 static void
@@ -185,9 +186,6 @@ purge_at(batch_t *batch, je_sys_slabs *walk, edata_t *edata, uintptr_t at) {
 	    && edata_size_get(edata) == info->slab_size) {
 		purge_slab(batch, edata, info);
 	}
-	if (++batch->nslabs == SLABS) {
-		batch_end(batch);
-	}
 }
 
 EXPORTED size_t
@@ -195,7 +193,7 @@ je_sys_slabs_purge(je_sys_slabs *walk, size_t most) {
 	rtree_ctx_t ctx;
 	uintptr_t start, end, at;
 	batch_t batch;
-	batch.nranges = batch.nbins = batch.nslabs = 0;
+	batch.nranges = batch.nbins = batch.steps = 0;
 	batch.given = 0;
 	je_slots_used(&start, &end);
 	at = walk->at ? walk->at : start;
@@ -212,6 +210,10 @@ je_sys_slabs_purge(je_sys_slabs *walk, size_t most) {
 				next = at + PAGE_CEILING(length);
 				purge_at(&batch, walk, found.edata, at);
 			}
+		}
+		if (batch.nbins > 0
+		    && (++batch.steps == STEPS || batch.nranges >= RANGES / 2)) {
+			batch_end(&batch);
 		}
 		at = next;
 	}
