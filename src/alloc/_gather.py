@@ -18,7 +18,7 @@ from alloc._ledger import (
     NumpyMemory,
     PymallocMemory,
 )
-from alloc._locate import jemalloc_library
+from alloc._mechanics import ALL_ARENAS, load, loaded, mechanics
 
 from ._environ import FREE_THREADED
 from ._probe import process
@@ -28,36 +28,30 @@ from .errors import BackendUnavailableError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
+    from typing import Any
 
     from .jemalloc import Control
-
-ALL = 4096
-"""jemalloc's number for all arenas together: ``MALLCTL_ARENAS_ALL``."""
 
 NUMPY_DOMAIN = 389047
 """Of NumPy's traces in tracemalloc: ``np.lib.tracemalloc_domain``."""
 
 
-def _control() -> ModuleType | None:
-    if implementation != "cython":
-        return None
+def _control() -> Any | None:
     try:
-        from . import _control as module
-    except ImportError:
+        return mechanics()
+    except BackendUnavailableError:
         return None
-    return module if module.USABLE else None
 
 
 def loaded_jemalloc() -> bool:
     """Whether the private jemalloc is in this process.  Loads nothing."""
-    control = _control()
-    if control is None:
+    if not loaded():
         return False
     try:
-        library = jemalloc_library()
+        load()  # it is there: makes it known to the core
     except BackendUnavailableError:
         return False
-    return bool(control.present(library) and control.load(library) is None)
+    return True
 
 
 def _jemalloc(private: bool, arenas: bool, classes: bool) -> JemallocMemory | None:
@@ -69,7 +63,7 @@ def _jemalloc(private: bool, arenas: bool, classes: bool) -> JemallocMemory | No
     try:
         jemalloc.epoch()
         page = read("arenas.page")
-        everything = f"stats.arenas.{ALL}"
+        everything = f"stats.arenas.{ALL_ARENAS}"
         return JemallocMemory(
             jemalloc.provider,
             allocated=read("stats.allocated"),
@@ -122,7 +116,7 @@ def _classes(jemalloc: Control) -> tuple[JemallocClass, ...]:
     read = jemalloc.number
     found = []
     for index in range(read("arenas.nbins")):
-        of = f"stats.arenas.{ALL}.bins.{index}"
+        of = f"stats.arenas.{ALL_ARENAS}.bins.{index}"
         size, live, slabs = (
             read(f"arenas.bin.{index}.size"),
             read(f"{of}.curregs"),
@@ -132,7 +126,7 @@ def _classes(jemalloc: Control) -> tuple[JemallocClass, ...]:
         unused = (slabs * regions - live) * size
         found.append(JemallocClass(size, live, read(f"{of}.nrequests"), slabs, unused))
     for index in range(read("arenas.nlextents")):
-        of = f"stats.arenas.{ALL}.lextents.{index}"
+        of = f"stats.arenas.{ALL_ARENAS}.lextents.{index}"
         size, live = read(f"arenas.lextent.{index}.size"), read(f"{of}.curlextents")
         found.append(JemallocClass(size, live, read(f"{of}.nrequests"), None, None))
     return tuple([each for each in found if each.live or each.requests])
